@@ -1,0 +1,69 @@
+"""A lightweight trainer for Keras with PyTorch Lightning's vocabulary and a compiled loop.
+
+It knows nothing of MNIST, KerasTuner or the command line. The names below are loaded when they are first used, so that
+importing this package does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
+    from mnist_tuner.trainer.checkpoint import Checkpoint, read_checkpoint
+    from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
+    from mnist_tuner.trainer.loggers import CSVLogger, Logger
+    from mnist_tuner.trainer.module import KerasModule, Module
+    from mnist_tuner.trainer.seed import seed_everything
+    from mnist_tuner.trainer.trainer import NonFiniteLossError, Trainer
+
+_HOMES = {
+    "ArrayLoader": "datamodule",
+    "CSVLogger": "loggers",
+    "Callback": "callbacks",
+    "Checkpoint": "checkpoint",
+    "DataModule": "datamodule",
+    "KerasModule": "module",
+    "Logger": "loggers",
+    "ModelCheckpoint": "callbacks",
+    "Module": "module",
+    "NonFiniteLossError": "trainer",
+    "RichModelSummary": "callbacks",
+    "RichProgressBar": "callbacks",
+    "Trainer": "trainer",
+    "read_checkpoint": "checkpoint",
+    "seed_everything": "seed",
+}
+
+__all__ = [
+    "ArrayLoader",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
+    "DataModule",
+    "KerasModule",
+    "Logger",
+    "ModelCheckpoint",
+    "Module",
+    "NonFiniteLossError",
+    "RichModelSummary",
+    "RichProgressBar",
+    "Trainer",
+    "read_checkpoint",
+    "seed_everything",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ImportError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

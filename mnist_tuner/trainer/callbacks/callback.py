@@ -1,0 +1,96 @@
+"""The base class of callbacks: every hook, doing nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.module import Module
+    from mnist_tuner.trainer.trainer import Trainer
+
+
+class Callback:
+    """Something that watches or steers a training from outside. Override the hooks that are needed.
+
+    Example::
+
+        class StopAtNinetySeven(Callback):
+            def on_train_epoch_end(self, trainer, module):
+                if trainer.callback_metrics["val_accuracy"] > 0.97:
+                    trainer.should_stop = True
+    """
+
+    runs_last = False
+    """Whether its on_train_epoch_end comes after the module's, as for whatever judges what all others have logged."""
+
+    def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
+        """Called before "fit", "validate", "test" or "predict"."""
+
+    def teardown(self, trainer: Trainer, module: Module, stage: str) -> None:
+        """Called after it, after an exception too."""
+
+    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
+        """Called when everything is set up, before the first epoch."""
+
+    def on_fit_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after the last epoch."""
+
+    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+        """Called when training starts."""
+
+    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+        """Called when training ends."""
+
+    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before each epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after each epoch, its validation included; the epoch's metrics are there."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int) -> None:
+        """Called before each training batch. Overriding it makes the loop run one step per call."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Called after each training batch, with its loss. Overriding it makes the loop run one step per call."""
+
+    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after each call of the compiled loop, about ten times a second; ours, not Lightning's."""
+
+    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before each validation."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before each pass over the validation data."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after each pass over the validation data."""
+
+    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after each validation."""
+
+    def on_test_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before the test."""
+
+    def on_test_epoch_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before the pass over the test data."""
+
+    def on_test_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after the pass over the test data."""
+
+    def on_test_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after the test."""
+
+    def on_predict_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before predicting."""
+
+    def on_predict_epoch_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before the pass over the data to predict."""
+
+    def on_predict_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after the pass over the data to predict."""
+
+    def on_predict_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after predicting."""
+
+    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+        """Called when a stage ends with an exception, Ctrl-C included."""

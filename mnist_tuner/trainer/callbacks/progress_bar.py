@@ -1,0 +1,122 @@
+"""The progress display: one live line for the running epoch, one line that stays for each finished one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mnist_tuner.trainer.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.module import Module
+    from mnist_tuner.trainer.trainer import Trainer
+
+REFRESH_SECONDS = 0.1
+
+
+class RichProgressBar(Callback):
+    """Shows the epoch, its metrics, the speed and the time.
+
+    On a terminal and in a notebook the running epoch's line is drawn anew at most ten times a second, between two calls of
+    the compiled loop. Elsewhere there is just a plain line per finished epoch.
+
+    Args:
+        console: where to; by default the standard output.
+        unit: what an example is called.
+    """
+
+    def __init__(self, console: Console | None = None, unit: str = "rows") -> None:
+        self.console = console or Console()
+        self.unit = unit
+        self.seconds = 0.0  # spent on drawing
+        self._live: Live | None = None
+        self._columns: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+        """Opens the live line."""
+        self._columns = []
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+        """Starts the epoch's clock."""
+        self._began = time.perf_counter()
+        self._compiled_before = trainer.compile_seconds
+        self._drawn = 0.0
+        self._draw(trainer)
+
+    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+        """Draws the live line anew."""
+        if time.perf_counter() - self._drawn >= REFRESH_SECONDS:
+            self._draw(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Leaves the epoch's line."""
+        began = time.perf_counter()
+        metrics = trainer.progress_bar_metrics
+        if not self._columns:
+            self._columns = list(metrics)
+            self.console.print(self._line("", {name: name for name in metrics}, f"{self.unit}/s", "time"), style="dim")
+        texts = {name: _number(value) for name, value in metrics.items()}
+        self.console.print(self._line(self._epoch(trainer), texts, *self._speed(trainer)))
+        self.seconds += time.perf_counter() - began
+
+    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+        """Closes the live line."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+        """Closes the live line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _epoch(self, trainer: Trainer) -> str:
+        total = f"/{trainer.max_epochs}" if trainer.max_epochs > 0 else ""
+        return f"Epoch {trainer.current_epoch + 1}{total}"
+
+    def _speed(self, trainer: Trainer) -> tuple[str, str]:
+        elapsed = time.perf_counter() - self._began
+        running = elapsed - (trainer.compile_seconds - self._compiled_before)
+        return f"{trainer.rows_in_epoch / max(running, 1e-9):,.0f}", f"{elapsed:.1f} s"
+
+    def _line(self, epoch: str, texts: dict[str, str], speed: str, elapsed: str) -> Text:
+        cells = [f"{texts.get(name, '-'):>{max(len(name), 7)}}" for name in self._columns]
+        return Text("  ".join([f"{epoch:<13}", *cells, f"{speed:>9}", f"{elapsed:>7}"]), no_wrap=False)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if self._live is None:
+            return
+        began = time.perf_counter()
+        self._live.update(self._bar(trainer), refresh=True)
+        self._drawn = time.perf_counter()
+        self.seconds += self._drawn - began
+
+    def _bar(self, trainer: Trainer) -> RenderableType:
+        done, total = trainer.batches_in_epoch, trainer.num_training_batches
+        metrics = "  ".join(f"{name} {_number(value)}" for name, value in trainer.progress_bar_metrics.items())
+        speed, elapsed = self._speed(trainer)
+        state = f"{metrics}  {speed} {self.unit}/s  {elapsed}" if done else "compiling ..." if not trainer.global_step else ""
+        row = Table.grid(padding=(0, 2))
+        row.add_row(
+            Text(f"{self._epoch(trainer):<13}"),
+            ProgressBar(total=max(1, total), completed=done, width=max(8, min(30, self.console.width - 75))),
+            Text(state, no_wrap=True, overflow="ellipsis"),
+        )
+        return row
+
+
+def _number(value: float) -> str:
+    if value != value or abs(value) >= 1e5 or 0 < abs(value) < 1e-4:
+        return f"{value:.3g}"
+    return f"{value:.4f}"

@@ -1,0 +1,198 @@
+"""What is trained on: data modules, and batches of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_tuner.trainer.seed import current_seed
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+STAGE_BYTES = 64 * 2**20
+"""How much data is put in order for the compiled loop at a time: all of MNIST, a part of something larger."""
+
+
+class DataModule:
+    """The data of a training: how to get it, and a loader for each stage.
+
+    Override what is needed. Loaders are `ArrayLoader`s; a hook that returns None has no such data.
+    """
+
+    def prepare_data(self) -> None:
+        """Downloads or converts, once; keeps no state."""
+
+    def setup(self, stage: str) -> None:
+        """Loads and splits. `stage` is "fit", "validate", "test" or "predict"."""
+
+    def train_dataloader(self) -> ArrayLoader | None:
+        """The training batches."""
+        return None
+
+    def val_dataloader(self) -> ArrayLoader | None:
+        """The validation batches."""
+        return None
+
+    def test_dataloader(self) -> ArrayLoader | None:
+        """The test batches."""
+        return None
+
+    def predict_dataloader(self) -> ArrayLoader | None:
+        """The batches to predict."""
+        return None
+
+    def teardown(self, stage: str) -> None:
+        """Cleans up after `stage`."""
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Called when a stage ends with an exception."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive batches, in order and in memory, for one or more calls of the compiled loop.
+
+    Attributes:
+        rows: a structure of tensors, each ``(at least batches * batch_size, ...)``.
+        batch_size: examples per batch.
+        first: the index within the epoch of the first batch.
+        batches: how many batches there are; rows beyond them are padding.
+    """
+
+    rows: Any
+    batch_size: int
+    first: int
+    batches: int
+
+
+class ArrayLoader:
+    """Batches of arrays that are in memory, shuffled anew each epoch, preprocessed within the compiled graph.
+
+    The order of an epoch is a pure function of (seed, epoch). A short last batch is kept.
+
+    Args:
+        x: an array or tensor ``(n, ...)``, or a structure of them. float64 becomes float32, as in Keras.
+        y: the same for the targets, or None.
+        sample_weight: the same for the weights, or None.
+        indices: int, shape ``(m,)``: the rows to use, in this order; None for all. The arrays are not copied.
+        batch_size: examples per batch.
+        shuffle: whether each epoch takes its own order.
+        seed: of that order; None for the one given to `seed_everything`.
+        transform: a function of the batch's parts that returns them changed: cast, scale, augment. It is traced into the
+            graph, so it must use TensorFlow's operations.
+
+    Raises:
+        ValueError: the arrays' lengths differ, there are no rows, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        indices: npt.NDArray[np.integer[Any]] | None = None,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int | None = None,
+        transform: Callable[..., Any] | None = None,
+    ) -> None:
+        import tensorflow as tf
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: expected 1 or more")
+        if sample_weight is not None and y is None:
+            raise ValueError("sample_weight was given without y")
+        parts = tuple(part for part in (x, y, sample_weight) if part is not None)
+        lengths = {len(array) for array in tf.nest.flatten(parts)}
+        if len(lengths) != 1:
+            raise ValueError(f"the arrays have different lengths: {sorted(lengths)}")
+        self._tensors = tf.nest.map_structure(_to_tensor, parts)
+        self._indices = np.arange(lengths.pop(), dtype=np.int32) if indices is None else indices.astype(np.int32)
+        self._contiguous = indices is None
+        if not len(self._indices):
+            raise ValueError("there are no rows")
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = current_seed() if seed is None else seed
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """The number of batches, a short last one included."""
+        return -(-len(self._indices) // self.batch_size)
+
+    @property
+    def rows(self) -> int:
+        """The number of examples."""
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of epoch 0, preprocessed, as tensors."""
+        for stage in self.stages(epoch=0):
+            for index in range(stage.batches):
+                yield self.preprocess(slice_batch(stage.rows, index, stage.batch_size))
+
+    def preprocess(self, batch: Any) -> Any:
+        """Applies `transform`."""
+        return batch if self.transform is None else self.transform(*batch)
+
+    def first_batch(self, size: int | None = None) -> Any:
+        """The first `size` examples in storage order, preprocessed; used to build what depends on the data's shape."""
+        return self.preprocess(self._gather(self._indices[: size or self.batch_size]))
+
+    def order(self, epoch: int) -> npt.NDArray[np.int32]:
+        """The rows of an epoch in the order in which it takes them, int32, shape ``(rows,)``."""
+        if not self.shuffle:
+            return self._indices
+        return np.random.default_rng([self.seed, epoch]).permutation(self._indices)
+
+    def stages(self, epoch: int, start: int = 0) -> Iterator[Stage]:
+        """The epoch's batches from `start` on: stages of one shape, so that one program serves all, then the short batch."""
+        import tensorflow as tf
+
+        order, size = self.order(epoch), self.batch_size
+        full = len(order) // size
+        row_bytes = sum(tensor.dtype.size * int(np.prod(tensor.shape[1:])) for tensor in tf.nest.flatten(self._tensors))
+        capacity = max(1, min(full, STAGE_BYTES // max(1, row_bytes * size)))
+        for first in range(start, full, capacity):
+            rows = order[first * size : (first + capacity) * size]
+            batches = min(full - first, capacity)
+            rows = rows[: batches * size]
+            if batches < capacity:
+                rows = np.concatenate([rows, np.zeros((capacity - batches) * size, np.int32)])
+            yield Stage(self._gather(rows), size, first, batches)
+        if len(order) > full * size:
+            yield Stage(self._gather(order[full * size :]), len(order) - full * size, full, 1)
+
+    def _gather(self, rows: npt.NDArray[np.int32]) -> Any:
+        import tensorflow as tf
+
+        if self._contiguous and not self.shuffle and rows[-1] - rows[0] == len(rows) - 1:
+            return tf.nest.map_structure(lambda tensor: tensor[rows[0] : rows[-1] + 1], self._tensors)
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), self._tensors)
+
+
+def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
+    """Batch number `index` of a stage's rows.
+
+    ``tf.slice`` with a static size: XLA compiles ``rows[i * n : i * n + n]`` to something 75 times slower.
+    """
+    import tensorflow as tf
+
+    def cut(tensor: tf.Tensor) -> tf.Tensor:
+        begin = [index * batch_size] + [0] * (len(tensor.shape) - 1)
+        return tf.slice(tensor, begin, [batch_size, *tensor.shape[1:]])
+
+    return tf.nest.map_structure(cut, rows)
+
+
+def _to_tensor(array: Any) -> tf.Tensor:
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(array)
+    return tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor

@@ -1,0 +1,36 @@
+"""One seed for every source of random numbers."""
+
+from __future__ import annotations
+
+import secrets
+
+_last: int | None = None
+
+
+def seed_everything(seed: int | None = None) -> int:
+    """Seeds Python's ``random``, numpy and Keras, and the order in which trainers made from now on take their data.
+
+    Args:
+        seed: 0 to 2**32 - 1; None draws one from the operating system.
+
+    Returns:
+        The seed.
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    global _last
+    if seed is None:
+        seed = secrets.randbits(32)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}: expected 0 to {2**32 - 1}")
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    _last = seed
+    return seed
+
+
+def current_seed() -> int:
+    """The seed last given to `seed_everything`; drawn from the operating system if there was none."""
+    return secrets.randbits(32) if _last is None else _last

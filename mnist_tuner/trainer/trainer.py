@@ -1,0 +1,566 @@
+"""The outer loops: fit, validate, test, predict."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
+from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointHeader
+from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
+from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule, Stage, slice_batch
+from mnist_tuner.trainer.interrupt import Interrupt, deferred_interrupt
+from mnist_tuner.trainer.loggers import Logger
+from mnist_tuner.trainer.logging import MetricLog
+from mnist_tuner.trainer.module import KerasModule, Module
+from mnist_tuner.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"mnist_tuner needs Keras's TensorFlow backend, and keras.json asks for {keras.backend.backend()!r}: "
+        "set KERAS_BACKEND=tensorflow"
+    )
+
+_NOUN = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or not a number.
+
+    Attributes:
+        step: the optimizer step, counted from 1.
+        epoch: the epoch, counted from 1.
+    """
+
+    def __init__(self, step: int, epoch: int) -> None:
+        super().__init__(
+            f"the training diverged: the loss of step {step:,} (epoch {epoch}) is not finite; try a smaller learning rate"
+        )
+        self.step, self.epoch = step, epoch
+
+
+class Trainer:
+    """Runs a module over data: PyTorch Lightning's vocabulary and order of hooks around a compiled loop.
+
+    Args:
+        max_epochs: a cap on the epochs, -1 for none; by default 1,000 where max_steps is not given either.
+        max_steps: a cap on the optimizer steps, -1 for none. Whichever cap is met first ends the fit.
+        limit_train_batches, limit_val_batches, limit_test_batches, limit_predict_batches: an int is a number of batches,
+            a float a share of them (1 is not 1.0); 0 leaves the stage out.
+        fast_dev_run: True (or n) runs one batch (or n) of everything for one epoch, without loggers and checkpoints.
+        callbacks: one or a list.
+        logger: one, a list, or None.
+        enable_progress_bar: whether a `RichProgressBar` is added where no callback is one.
+        enable_model_summary: the same for `RichModelSummary`.
+        jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where it refuses.
+        steps_per_call: optimizer steps between two returns to Python; "auto" for calls of about 100 ms.
+        default_root_dir: where callbacks write that were not told; by default the working directory.
+
+    Attributes:
+        current_epoch: from 0; after a fit the number of epochs done.
+        global_step: optimizer steps taken.
+        should_stop: set it to end the fit after the running call of the loop.
+        interrupted: whether the last run was ended by Ctrl-C.
+        callback_metrics: every metric by name, as callbacks want it.
+        compile_seconds: what tracing and compiling have cost so far.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_epochs: int | None = None,
+        max_steps: int = -1,
+        limit_train_batches: int | float = 1.0,
+        limit_val_batches: int | float = 1.0,
+        limit_test_batches: int | float = 1.0,
+        limit_predict_batches: int | float = 1.0,
+        fast_dev_run: bool | int = False,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        logger: Logger | Sequence[Logger] | None = None,
+        enable_progress_bar: bool = True,
+        enable_model_summary: bool = True,
+        jit_compile: JitCompile = "auto",
+        steps_per_call: Literal["auto"] | int = "auto",
+        default_root_dir: str | Path | None = None,
+    ) -> None:
+        if max_epochs is not None and max_epochs < -1:
+            raise ValueError(f"max_epochs is {max_epochs}: expected -1 (endless), 0 or more")
+        if max_steps < -1:
+            raise ValueError(f"max_steps is {max_steps}: expected -1 (no cap), 0 or more")
+        if steps_per_call != "auto" and steps_per_call < 1:
+            raise ValueError(f"steps_per_call is {steps_per_call}: expected 'auto', 1 or more")
+        if fast_dev_run < 0:
+            raise ValueError(f"fast_dev_run is {fast_dev_run}: expected True, False or a number of batches")
+        self.max_epochs = (1000 if max_steps == -1 else -1) if max_epochs is None else max_epochs
+        self.max_steps = max_steps
+        self.limits = {
+            RunningStage.TRAINING: _checked_limit("limit_train_batches", limit_train_batches),
+            RunningStage.VALIDATING: _checked_limit("limit_val_batches", limit_val_batches),
+            RunningStage.TESTING: _checked_limit("limit_test_batches", limit_test_batches),
+            RunningStage.PREDICTING: _checked_limit("limit_predict_batches", limit_predict_batches),
+        }
+        self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        self.loggers = [logger] if isinstance(logger, Logger) else list(logger or [])
+        if fast_dev_run:
+            self.max_epochs, self.max_steps = 1, int(fast_dev_run)
+            self.limits = dict.fromkeys(RunningStage, int(fast_dev_run))
+            self.callbacks = [callback for callback in self.callbacks if not isinstance(callback, ModelCheckpoint)]
+            self.loggers = []
+        if enable_model_summary and not self._has(RichModelSummary):
+            self.callbacks.insert(0, RichModelSummary())
+        if enable_progress_bar and not self._has(RichProgressBar):
+            self.callbacks.append(RichProgressBar())
+        self.callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))  # stable: it is always last
+        self.fast_dev_run = fast_dev_run
+        self.jit_compile: JitCompile = jit_compile
+        self.steps_per_call = steps_per_call
+        self.default_root_dir = Path(default_root_dir or Path.cwd())
+
+        self.state = TrainerState()
+        self.current_epoch = 0
+        self.global_step = 0
+        self.batches_in_epoch = 0
+        self.rows_in_epoch = 0
+        self.num_training_batches = 0
+        self.should_stop = False
+        self.interrupted = False
+        self.callback_metrics: dict[str, float] = {}
+        self.module: Module | None = None
+        self._interrupt = Interrupt()
+
+    # The four verbs.
+
+    def fit(
+        self,
+        model: Module | keras.Model,
+        train_dataloaders: ArrayLoader | None = None,
+        val_dataloaders: ArrayLoader | None = None,
+        datamodule: DataModule | None = None,
+    ) -> None:
+        """Trains, and validates after each epoch where there is validation data.
+
+        Args:
+            model: a module, or a compiled `keras.Model`, which is trained in place.
+            train_dataloaders: the training batches; or give a datamodule.
+            val_dataloaders: the validation batches, or None.
+            datamodule: instead of the loaders.
+
+        Raises:
+            ValueError: there is no training data.
+            TypeError: the module lacks a method, or a loader is of a kind that the trainer does not know.
+            NonFiniteLossError: the loss became infinite or not a number; the weights are those after that step.
+            KeyboardInterrupt: Ctrl-C; the weights are those of the last completed step.
+        """
+        with self._running(TrainerFn.FITTING, model, datamodule) as module:
+            train, val = self._loaders(train_dataloaders, val_dataloaders, datamodule)
+            self.num_training_batches = self._limited(RunningStage.TRAINING, train)
+            self._configure(module, train)
+            self._call("on_fit_start")
+            if self.num_training_batches:
+                self._call("on_train_start")
+                while not self._done():
+                    self._train_epoch(module, train, val)
+                if module.optimizer is not None and module.model is not None:
+                    # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
+                    module.optimizer.finalize_variable_values(module.model.trainable_variables)
+                self._call("on_train_end")
+            self._call("on_fit_end")
+
+    def validate(
+        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+    ) -> list[dict[str, float]]:
+        """One pass over the validation data.
+
+        Returns:
+            One dict of metrics per loader.
+        """
+        return self._evaluate_alone(TrainerFn.VALIDATING, model, dataloaders, datamodule)
+
+    def test(
+        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+    ) -> list[dict[str, float]]:
+        """One pass over the test data.
+
+        Returns:
+            One dict of metrics per loader.
+        """
+        return self._evaluate_alone(TrainerFn.TESTING, model, dataloaders, datamodule)
+
+    def predict(
+        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+    ) -> list[Any]:
+        """The outputs of predict_step, one per batch, as numpy arrays (or structures of them)."""
+        with self._running(TrainerFn.PREDICTING, model, datamodule) as module:
+            loader = dataloaders or (datamodule.predict_dataloader() if datamodule else None)
+            if loader is None:
+                raise ValueError("there is nothing to predict: give dataloaders or a datamodule with predict_dataloader()")
+            self._configure(module, loader, fit=False)
+            batches = self._limited(RunningStage.PREDICTING, loader)
+            outputs = []
+            with self._pass(module, RunningStage.PREDICTING):
+                for stage in _up_to(loader.stages(epoch=0), batches):
+                    step = self._predict_program(module, loader)
+                    for index in range(stage.batches):
+                        output = step(slice_batch(stage.rows, index, stage.batch_size), tf.constant(stage.first + index))
+                        outputs.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), output))
+                        self._interrupt.check()
+        return outputs
+
+    # What callbacks and people read.
+
+    @property
+    def training(self) -> bool:
+        """Whether the training stage runs (and not its validation)."""
+        return self.state.stage is RunningStage.TRAINING
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What was logged with prog_bar; of the running epoch what is known so far."""
+        if self.module is None:
+            return {}
+        shown: dict[str, float] = {}
+        for log in self._logs(self.module).values():
+            names = log.names(prog_bar=True)
+            shown |= {name: value for name, value in log.bare_values().items() if name in names}
+        return shown
+
+    @property
+    def compile_seconds(self) -> float:
+        """What tracing and compiling the loops has cost so far, in seconds."""
+        loops = self.module.__dict__.get("_loops", {}) if self.module else {}
+        return float(sum(loop.compile_seconds for loop in loops.values()))
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first `ModelCheckpoint`."""
+        return next((callback for callback in self.callbacks if isinstance(callback, ModelCheckpoint)), None)
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Writes the training's state to a file, whole or not at all.
+
+        Raises:
+            RuntimeError: nothing has been trained.
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        if self.module is None or self.module.model is None:
+            raise RuntimeError("there is nothing to save: fit a module first")
+        header = CheckpointHeader(
+            epoch=self.current_epoch,
+            global_step=self.global_step,
+            epoch_complete=self.batches_in_epoch == self.num_training_batches,
+            jit_compiled=all(loop.jit_compiled for key, loop in self._loops(self.module).items() if key[0] == "train"),
+            threads=tf.config.threading.get_intra_op_parallelism_threads(),
+            metrics=self.callback_metrics,
+            versions={name: version(name) for name in ("mnist_tuner", "tensorflow", "keras", "numpy")},
+        )
+        Checkpoint.of(self.module, header).save(Path(path))
+
+    # The parts of the verbs.
+
+    def _train_epoch(self, module: Module, train: ArrayLoader, val: ArrayLoader | None) -> None:
+        log = self._begin_pass(module, RunningStage.TRAINING)
+        self.batches_in_epoch = self.rows_in_epoch = 0
+        self._call("on_train_epoch_start")
+        loop = self._train_loop(module, train)
+        hooked = self._overridden("on_train_batch_start", "on_train_batch_end")
+        steps_left = self.max_steps - self.global_step if self.max_steps >= 0 else self.num_training_batches
+        for stage in _up_to(train.stages(self.current_epoch), min(self.num_training_batches, steps_left)):
+            self._train_stage(module, train, loop, stage, hooked)
+            if self.should_stop:
+                break
+        self.callback_metrics |= log.bare_values() | log.step_values() | log.epoch_values()
+        if val is not None and self._limited(RunningStage.VALIDATING, val):
+            self._evaluate(module, RunningStage.VALIDATING, val)
+            self.state.stage = RunningStage.TRAINING
+            module._log = log
+        self._call("on_train_epoch_end")
+        self.callback_metrics |= log.bare_values() | log.epoch_values()
+        self._write_metrics(module)
+        self.current_epoch += 1
+
+    def _train_stage(
+        self, module: Module, train: ArrayLoader, loop: CompiledLoop, stage: Stage, hooked: bool
+    ) -> None:
+        position = 0
+        while position < stage.batches and not self.should_stop:
+            if hooked:
+                batch = train.preprocess(slice_batch(stage.rows, position, stage.batch_size))
+                self._call("on_train_batch_start", batch, stage.first + position)
+            stop = position + 1 if hooked else stage.batches
+            result = loop.run(stage, position, stop, whole_batches=stage.batch_size == train.batch_size)
+            steps = result.next - position
+            self.global_step += steps
+            self.batches_in_epoch += steps
+            self.rows_in_epoch += steps * stage.batch_size
+            if result.nonfinite is not None:
+                raise NonFiniteLossError(self.global_step, self.current_epoch + 1)
+            if hooked:
+                self._call("on_train_batch_end", result.loss, batch, stage.first + position)
+            position = result.next
+            self._call_callbacks("on_train_steps_end")
+            self._interrupt.check()
+
+    def _evaluate_alone(
+        self, fn: TrainerFn, model: Module | keras.Model, loader: ArrayLoader | None, datamodule: DataModule | None
+    ) -> list[dict[str, float]]:
+        testing = fn is TrainerFn.TESTING
+        with self._running(fn, model, datamodule) as module:
+            if loader is None and datamodule is not None:
+                loader = datamodule.test_dataloader() if testing else datamodule.val_dataloader()
+            if loader is None:
+                raise ValueError(f"there is no data to {fn}: give dataloaders or a datamodule with {fn[:4]}_dataloader()")
+            self._configure(module, loader, fit=False)
+            stage = RunningStage.TESTING if testing else RunningStage.VALIDATING
+            if not self._limited(stage, loader):
+                return []
+            return [self._evaluate(module, stage, loader)]
+
+    def _evaluate(self, module: Module, stage: RunningStage, loader: ArrayLoader) -> dict[str, float]:
+        with self._pass(module, stage) as log:
+            loop = self._evaluation_loop(module, stage, loader)
+            for rows in _up_to(loader.stages(epoch=0), self._limited(stage, loader)):
+                position = 0
+                while position < rows.batches:
+                    position = loop.run(rows, position, rows.batches).next
+                    self._interrupt.check()
+            metrics = log.bare_values()
+            self.callback_metrics |= metrics | log.epoch_values()
+        # The epoch-end hook may have logged more.
+        self.callback_metrics |= log.bare_values() | log.epoch_values()
+        return metrics | log.epoch_values()
+
+    @contextmanager
+    def _pass(self, module: Module, stage: RunningStage) -> Iterator[MetricLog]:
+        """A pass over data without training, within its hooks."""
+        noun = _NOUN[stage]
+        log = self._begin_pass(module, stage)
+        self._call(f"on_{noun}_start")
+        self._call(f"on_{noun}_epoch_start")
+        yield log
+        self._call(f"on_{noun}_epoch_end")
+        self._call(f"on_{noun}_end")
+
+    def _begin_pass(self, module: Module, stage: RunningStage) -> MetricLog:
+        self.state.stage = stage
+        log = self._logs(module).setdefault(stage, MetricLog())
+        log.reset()
+        module._log = log
+        module.reset_metrics()
+        return log
+
+    # Setting up and ending.
+
+    @contextmanager
+    def _running(
+        self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None
+    ) -> Iterator[Module]:
+        """What surrounds every verb: set-up, tear-down, and the hooks of an exception."""
+        module = model if isinstance(model, Module) else KerasModule(model)
+        self.module, module.trainer = module, self
+        self.state = TrainerState(TrainerStatus.RUNNING, fn)
+        self.should_stop = self.interrupted = False
+        with deferred_interrupt() as self._interrupt:
+            try:
+                if datamodule is not None:
+                    datamodule.prepare_data()
+                    datamodule.setup(fn)
+                self._call_callbacks("setup", str(fn))
+                module.setup(fn)
+                yield module
+                self._teardown(fn, module, datamodule)
+                self.state.status, self.state.stage = TrainerStatus.FINISHED, None
+                for logger in self.loggers:
+                    logger.finalize("success")
+            except BaseException as exception:
+                self.state.status = TrainerStatus.INTERRUPTED
+                self.interrupted = isinstance(exception, KeyboardInterrupt)
+                self._call("on_exception", exception)
+                if datamodule is not None:
+                    datamodule.on_exception(exception)
+                for logger in self.loggers:
+                    logger.finalize("failed")
+                self._teardown(fn, module, datamodule)
+                self.state.stage = None
+                raise
+            finally:
+                module._log = None
+
+    def _teardown(self, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> None:
+        module._log = None
+        if datamodule is not None:
+            datamodule.teardown(fn)
+        self._call_callbacks("teardown", str(fn))
+        module.teardown(fn)
+
+    def _configure(self, module: Module, loader: ArrayLoader, fit: bool = True) -> None:
+        """Makes the model, builds it on the data's shape, and for a fit makes and builds the optimizer."""
+        if not isinstance(loader, ArrayLoader):
+            raise TypeError(f"the data is a {type(loader).__name__}: expected an ArrayLoader (x, y as arrays)")
+        if not module.__dict__.get("_configured"):
+            module.model = module.configure_model()
+            module._configured = True  # type: ignore[attr-defined]
+        module.build(loader)
+        if fit:
+            if module.optimizer is None:
+                module.optimizer = module.configure_optimizers()
+            if not module.optimizer.built:
+                assert module.model is not None
+                module.optimizer.build(module.model.trainable_variables)
+
+    def _loaders(
+        self, train: ArrayLoader | None, val: ArrayLoader | None, datamodule: DataModule | None
+    ) -> tuple[ArrayLoader, ArrayLoader | None]:
+        if isinstance(train, DataModule):
+            raise TypeError("a DataModule was given as train_dataloaders: pass it as datamodule=")
+        if datamodule is not None:
+            if train is not None:
+                raise ValueError("both train_dataloaders and a datamodule were given: give one of them")
+            train = datamodule.train_dataloader()
+            val = datamodule.val_dataloader() if self.limits[RunningStage.VALIDATING] != 0 else None
+        if train is None:
+            raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
+        if val is not None and type(self.module).validation_step is Module.validation_step:
+            warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=3)
+            val = None
+        return train, val
+
+    def _limited(self, stage: RunningStage, loader: ArrayLoader) -> int:
+        """How many of the loader's batches the stage takes."""
+        limit = self.limits[stage]
+        if isinstance(limit, int):
+            return min(limit, len(loader))
+        batches = int(limit * len(loader))
+        if limit > 0 and batches == 0:
+            raise ValueError(f"the limit {limit} of {len(loader)} batches leaves none: raise it, or give a number of batches")
+        return batches
+
+    def _done(self) -> bool:
+        epochs = 0 <= self.max_epochs <= self.current_epoch
+        steps = 0 <= self.max_steps <= self.global_step
+        return epochs or steps or self.should_stop
+
+    # Loops and logs live with the module, so that a later fit of the same module compiles nothing.
+
+    def _loops(self, module: Module) -> dict[Any, CompiledLoop]:
+        loops: dict[Any, CompiledLoop] = module.__dict__.setdefault("_loops", {})
+        return loops
+
+    def _logs(self, module: Module) -> dict[RunningStage, MetricLog]:
+        logs: dict[RunningStage, MetricLog] = module.__dict__.setdefault("_logs", {})
+        return logs
+
+    def _train_loop(self, module: Module, loader: ArrayLoader) -> CompiledLoop:
+        hooked = self._overridden("on_train_batch_start", "on_train_batch_end")
+        steps = 1 if hooked else self.steps_per_call
+        key = ("train", loader.transform, self.jit_compile, steps, id(module.optimizer))
+        if key not in self._loops(module):
+            step = _with_batch_size(module, module.optimize)
+            self._loops(module)[key] = CompiledLoop(step, loader.preprocess, self.jit_compile, steps)
+        return self._loops(module)[key]
+
+    def _evaluation_loop(self, module: Module, stage: RunningStage, loader: ArrayLoader) -> CompiledLoop:
+        key = (stage, loader.transform)
+        if key not in self._loops(module):
+            step = module.validation_step if stage is RunningStage.VALIDATING else module.test_step
+
+            def measure(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
+                step(batch, batch_idx)
+                return tf.constant(0.0)
+
+            # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
+            self._loops(module)[key] = CompiledLoop(
+                _with_batch_size(module, measure), loader.preprocess, False, "auto", stop_at_nonfinite=False
+            )
+        return self._loops(module)[key]
+
+    def _predict_program(self, module: Module, loader: ArrayLoader) -> Any:
+        key = (RunningStage.PREDICTING, loader.transform)
+        programs: dict[Any, Any] = module.__dict__.setdefault("_predict_programs", {})
+        if key not in programs:
+
+            def step(batch: Any, batch_idx: tf.Tensor) -> Any:
+                return module.predict_step(loader.preprocess(batch), batch_idx)
+
+            programs[key] = tf.function(step, autograph=False)
+        return programs[key]
+
+    # Hooks.
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        """Every callback's hook, then the module's; at an epoch's end the callbacks that run last come after it."""
+        late = hook == "on_train_epoch_end"
+        self._call_callbacks(hook, *arguments, only=(lambda callback: not callback.runs_last) if late else None)
+        assert self.module is not None
+        getattr(self.module, hook)(*arguments)
+        if late:
+            self._call_callbacks(hook, *arguments, only=lambda callback: callback.runs_last)
+
+    def _call_callbacks(self, hook: str, *arguments: Any, only: Any = None) -> None:
+        for callback in self.callbacks:
+            if only is None or only(callback):
+                getattr(callback, hook)(self, self.module, *arguments)
+
+    def _overridden(self, *hooks: str) -> bool:
+        """Whether the module or a callback overrides one of these hooks."""
+        return any(
+            getattr(type(owner), hook) is not getattr(base, hook)
+            for hook in hooks
+            for owner, base in [(self.module, Module), *((callback, Callback) for callback in self.callbacks)]
+        )
+
+    def _has(self, kind: type[Callback]) -> bool:
+        return any(isinstance(callback, kind) for callback in self.callbacks)
+
+    def _write_metrics(self, module: Module) -> None:
+        if not self.loggers:
+            return
+        logs = self._logs(module)
+        metrics: dict[str, float] = {"epoch": float(self.current_epoch)}
+        for stage in (RunningStage.TRAINING, RunningStage.VALIDATING):
+            if stage in logs:
+                names = logs[stage].names(logger=True)
+                values = logs[stage].step_values() | logs[stage].epoch_values()
+                metrics |= {k: v for k, v in values.items() if k in names or k.rsplit("_", 1)[0] in names}
+        for logger in self.loggers:
+            logger.log_metrics(metrics, self.global_step)
+
+
+def _with_batch_size(module: Module, step: Any) -> Any:
+    """Tells `Module.log` the batch's size while the step is traced."""
+
+    def wrapped(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
+        module._batch_size = tf.nest.flatten(batch)[0].shape[0]
+        try:
+            return step(batch, batch_idx)
+        finally:
+            module._batch_size = None
+
+    return wrapped
+
+
+def _up_to(stages: Iterator[Stage], batches: int) -> Iterator[Stage]:
+    """The stages' first batches."""
+    for stage in stages:
+        if stage.first >= batches:
+            return
+        if stage.first + stage.batches > batches:
+            stage = Stage(stage.rows, stage.batch_size, stage.first, batches - stage.first)
+        yield stage
+
+
+def _checked_limit(name: str, limit: int | float) -> int | float:
+    if limit < 0 or (isinstance(limit, float) and not limit <= 1.0):
+        raise ValueError(f"{name} is {limit}: expected a number of batches (int, 0 or more) or a share (float, 0.0 to 1.0)")
+    return limit
+
+
