@@ -14,8 +14,8 @@ from mnist_tuner.trainer.seed import current_seed
 if TYPE_CHECKING:
     import tensorflow as tf
 
-STAGE_BYTES = 64 * 2**20
-"""How much data is put in order for the compiled loop at a time: all of MNIST, a part of something larger."""
+STAGE_BYTES = 16 * 2**20
+"""How much data is put in order for the compiled loop at a time: small enough for the memory to be used again."""
 
 
 class DataModule:

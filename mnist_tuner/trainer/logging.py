@@ -7,6 +7,7 @@ in the graph: adding up float32 values in Python would let an epoch's mean depen
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,8 +81,10 @@ class MetricLog:
         if tensor.shape.rank != 0 and tensor.shape.num_elements() != 1:
             raise ValueError(f"log({name!r}): the value has shape {tensor.shape}; expected a scalar: reduce it first")
         if name not in self._entries:
-            with tf.init_scope():  # the variable outlives the trace that meets the name first
-                self._entries[name] = _Entry(options)
+            # Met for the first time, perhaps within a trace. Its variables are made in a thread of their own, where no
+            # trace is going on: tf.function would trace everything a second time after a trace that made variables.
+            with ThreadPoolExecutor(1) as outside:
+                self._entries[name] = outside.submit(_Entry, options).result()
         entry = self._entries[name]
         if entry.options != options:
             raise ValueError(f"log({name!r}): logged before with {entry.options}, now with {options}; use one or the other")

@@ -1,0 +1,60 @@
+"""Train, tune and judge a small network: a compiled Lightning-style trainer for Keras, and honest reports.
+
+The names below are loaded when they are first used: importing the package does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mnist_tuner._version import __version__
+
+if TYPE_CHECKING:
+    from mnist_tuner.data import MNISTDataModule, load_dataset
+    from mnist_tuner.errors import InputError
+    from mnist_tuner.models import build_baseline
+    from mnist_tuner.trainer import (
+        ArrayLoader,
+        Callback,
+        CSVLogger,
+        DataModule,
+        KerasModule,
+        ModelCheckpoint,
+        Module,
+        RichModelSummary,
+        RichProgressBar,
+        Trainer,
+        seed_everything,
+    )
+
+_HOMES = {"InputError": "errors", "MNISTDataModule": "data", "build_baseline": "models", "load_dataset": "data"}
+
+__all__ = [
+    "ArrayLoader",
+    "CSVLogger",
+    "Callback",
+    "DataModule",
+    "InputError",
+    "KerasModule",
+    "MNISTDataModule",
+    "ModelCheckpoint",
+    "Module",
+    "RichModelSummary",
+    "RichProgressBar",
+    "Trainer",
+    "__version__",
+    "build_baseline",
+    "load_dataset",
+    "seed_everything",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'trainer')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""What a run showed: computed once as a frozen dataclass, then rendered."""

@@ -1,0 +1,187 @@
+"""A run's report on the console: rich renderables that know nothing of the console they are printed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, RunReport, Timing
+
+MOST_CLASSES = 50
+"""With more classes than this the table shows the worst of them only."""
+
+
+def headline(versions: dict[str, str]) -> Text:
+    """The first line: the project and the versions under it."""
+    names = {"tensorflow": "TensorFlow", "keras": "Keras", "python": "Python"}
+    under = "  ".join(f"{names[name]} {versions[name]}" for name in names)
+    return Text.assemble((f"mnist_tuner {versions['mnist_tuner']}", "bold"), "  ", (under, "dim"))
+
+
+def setting(run: RunReport, data: DataSummary) -> Table:
+    """What is run on what."""
+    table = Table.grid(padding=(0, 2))
+    height, width = data.image_shape
+    images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
+    table.add_row("Device", f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}")
+    table.add_row("Data", f"{data.name}: {images}{data.test:,} test images, {height} x {width}, {data.classes} classes")
+    hidden = " - ".join(map(str, run.config["hidden"]))
+    table.add_row(
+        "Run",
+        f"hidden layers {hidden}, {run.config['epochs']} epochs, batch size {run.config['batch_size']}, "
+        f"learning rate {run.config['learning_rate']:g}, seed {run.seed}",
+    )
+    return table
+
+
+def test_report(
+    test: ClassificationReport, images: npt.NDArray[np.uint8] | None = None
+) -> ConsoleRenderable:
+    """The result and what is behind it.
+
+    Args:
+        test: the result.
+        images: the test images, uint8 ``(n, height, width)``; with them the most confident mistakes are drawn.
+    """
+    parts: list[ConsoleRenderable] = [
+        accuracy_line(test),
+        Text(),
+        Columns([_class_table(test.classes), _Matrix(test.matrix)], padding=(0, 4)),
+    ]
+    if test.confusions:
+        pairs = ", ".join(f"{pair.label} read as {pair.predicted} ({pair.count})" for pair in test.confusions)
+        parts.append(Text.assemble(("Most confused: ", "bold"), pairs))
+    if images is not None and test.mistakes:
+        parts += [
+            Text(),
+            Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)"),
+            _Gallery(test.mistakes, images),
+        ]
+    return Group(*parts)
+
+
+def accuracy_line(test: ClassificationReport) -> Text:
+    """The result in one line."""
+    low, high = test.wilson95
+    return Text.assemble(
+        (f"Test accuracy {test.accuracy:.2%}", "bold green"),
+        f"  {test.correct:,} of {test.total:,}, 95 % interval {low * 100:.2f} to {high * 100:.2f} %  loss {test.loss:.4f}",
+    )
+
+
+def timing_line(timing: Timing) -> Text:
+    """Where the time went."""
+    train = timing.fit_s - timing.compile_s
+    parts = {"import": timing.import_s, "compile": timing.compile_s, "train": train, "test": timing.test_s}
+    split = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    return Text.assemble(
+        ("Time ", "bold"), f"{timing.total_s:.1f} s: {split}", (f" (data {timing.data_s:.1f} s, while importing)", "dim")
+    )
+
+
+def _class_table(scores: Sequence[ClassScore]) -> Table:
+    title = "Per class"
+    if len(scores) > MOST_CLASSES:
+        scores = sorted(scores, key=lambda score: score.f1)[:20]
+        title = "The 20 classes with the lowest F1"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for name in ("class", "images", "precision", "recall", "F1"):
+        table.add_column(name, justify="right")
+    lowest = min(scores, key=lambda score: score.f1)
+    for score in scores:
+        table.add_row(
+            str(score.label),
+            f"{score.support:,}",
+            *(f"{value:.4f}" for value in (score.precision, score.recall, score.f1)),
+            style="yellow" if score is lowest else "",
+        )
+    return table
+
+
+class _Matrix:
+    """The confusion matrix: the diagonal plain, the mistakes shaded by how many they are, zeros as dots."""
+
+    def __init__(self, matrix: Sequence[Sequence[int]]) -> None:
+        self.matrix = matrix
+        self.cell = max(len(str(count)) for row in matrix for count in row) + 1
+        self.most = max((n for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j), default=0)
+
+    @property
+    def width(self) -> int:
+        return 6 + self.cell * len(self.matrix)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = min(self.width, options.max_width)
+        return Measurement(width, width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("Confusion matrix (row: true, column: read as)", style="bold")
+        if self.width > options.max_width:
+            yield Text(f"{len(self.matrix)} x {len(self.matrix)} classes are too wide for this console.")
+            return
+        yield Text()
+        yield Text(" " * 6 + "".join(f"{label:>{self.cell}}" for label in range(len(self.matrix))), style="bold")
+        zero = "." if options.ascii_only else "\N{MIDDLE DOT}"
+        for label, row in enumerate(self.matrix):
+            line = Text(f"{label:>5} ", style="bold")
+            for predicted, count in enumerate(row):
+                if label == predicted:
+                    line.append(f"{count:>{self.cell}}", "not bold dim")
+                elif count == 0:
+                    line.append(f"{zero:>{self.cell}}", "not bold dim")
+                else:
+                    line.append(" ", "not bold")
+                    line.append(f"{count:>{self.cell - 1}}", self._shade(count))
+            yield line
+
+    def _shade(self, count: int) -> Style:
+        # Black on a warm ground of growing strength: it reads on a dark and on a light terminal alike.
+        strength = (count / self.most) ** 0.5
+        return Style.parse(f"not bold black on rgb(255,{int(235 - 115 * strength)},{int(200 - 150 * strength)})")
+
+
+class _Gallery:
+    """Images as half blocks: each character holds two pixels, one above the other."""
+
+    def __init__(self, mistakes: Sequence[Mistake], images: npt.NDArray[np.uint8]) -> None:
+        self.mistakes = mistakes
+        pictures = images[[mistake.index for mistake in mistakes]]
+        step = -(-max(pictures.shape[1:]) // 28)
+        pictures = pictures[:, ::step, ::step]
+        ink = np.flatnonzero(pictures.max(axis=(0, 1))), np.flatnonzero(pictures.max(axis=(0, 2)))
+        if len(ink[0]) and len(ink[1]):  # the same cut for all: as much as the widest and the tallest need
+            pictures = pictures[:, ink[1][0] : ink[1][-1] + 1, ink[0][0] : ink[0][-1] + 1]
+        self.pictures = np.pad(pictures, ((0, 0), (1, 1 + pictures.shape[1] % 2), (1, 1)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.ascii_only:
+            return
+        width = max(self.pictures.shape[2], 24)
+        per_row = max(1, min(len(self.mistakes), (options.max_width + 2) // (width + 2)))
+        for first in range(0, len(self.mistakes), per_row):
+            chosen = range(first, min(first + per_row, len(self.mistakes)))
+            for top in range(0, self.pictures.shape[1], 2):
+                for i in chosen:
+                    yield from self._strip(self.pictures[i, top], self.pictures[i, top + 1])
+                    yield Segment(" " * (width + 2 - self.pictures.shape[2]))
+                yield Segment.line()
+            for i in chosen:
+                yield Segment(f"{self._caption(self.mistakes[i]):<{width + 2}}")
+            yield Segment.line()
+
+    def _strip(self, upper: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Iterator[Segment]:
+        for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
+            yield Segment("\N{UPPER HALF BLOCK}", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
+
+    def _caption(self, mistake: Mistake) -> str:
+        return f"{mistake.label} read as {mistake.predicted}, {mistake.confidence:.1%}"

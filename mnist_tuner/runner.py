@@ -1,0 +1,346 @@
+"""The console runner: train the baseline, test it, report."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.reports import console as rendering
+from mnist_tuner.reports.report import DataSummary, RunReport, Timing, classification_report
+from mnist_tuner.runs import RunDirectory
+from mnist_tuner.startup import load_tensorflow
+from mnist_tuner.trainer.atomic import atomic_path, atomic_write
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import numpy.typing as npt
+
+    from mnist_tuner.data import Dataset, MNISTDataModule
+    from mnist_tuner.trainer import Callback, Trainer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The options of ``train``.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per optimizer step.
+        hidden: the hidden layers' widths.
+        learning_rate: Adam's.
+        seed: of the initial weights, the order of the images and the validation split.
+        val_fraction: the share of the training images held out for validation.
+        data: a folder of IDX files; None for the embedded MNIST.
+        output: the folder in which the run's folder is made.
+        threads: TensorFlow's threads within an operation. One is the fastest for a net as small as the baseline.
+        fast_dev_run: one batch of everything.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    epochs: int = 5
+    batch_size: int = 32
+    hidden: tuple[int, ...] = (100, 100)
+    learning_rate: float = 0.001
+    seed: int = 0
+    val_fraction: float = 0.0
+    data: Path | None = None
+    output: Path = Path("runs")
+    threads: int = 1
+    fast_dev_run: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range("--epochs", self.epochs, 1, 100_000)
+        _check_range("--batch-size", self.batch_size, 1, 1_000_000)
+        _check_range("--seed", self.seed, 0, 2**32 - 1)
+        _check_range("--threads", self.threads, 1, 256)
+        if not 1 <= len(self.hidden) <= 20:
+            raise InputError(f"--hidden has {len(self.hidden)} widths: expected 1 to 20, such as 100,100")
+        for width in self.hidden:
+            _check_range("--hidden", width, 1, 100_000)
+        if not 0 < self.learning_rate <= 1000:  # this refuses NaN, too
+            raise InputError(f"--learning-rate is {self.learning_rate}: expected more than 0 and at most 1000")
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"--val-fraction is {self.val_fraction}: expected 0 or more and less than 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        values = asdict(self)
+        return values | {"data": None if self.data is None else str(self.data), "output": str(self.output)}
+
+
+def _check_range(option: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{option} is {value}: expected {low:,} to {high:,}")
+
+
+def train(config: TrainConfig, console: Console, *, quiet: bool = False, began: float | None = None) -> RunReport:
+    """Trains the baseline, tests it and reports; writes the run's folder.
+
+    Args:
+        config: the options.
+        console: where the report goes.
+        quiet: whether it is just the result.
+        began: when the process began, by ``time.perf_counter()``; by default now.
+
+    Raises:
+        InputError: the data or the output folder cannot be used.
+        NonFiniteLossError: the training diverged; the run's folder says "failed".
+        KeyboardInterrupt: Ctrl-C; the run's folder says "interrupted" and holds a checkpoint.
+        OSError: a file could not be written.
+    """
+    began = time.perf_counter() if began is None else began
+    silent = Console(file=io.StringIO())
+    talk = silent if quiet else console
+    versions = {name: version(name) for name in ("mnist_tuner", "tensorflow", "keras", "numpy")}
+    versions["python"] = platform.python_version()
+    talk.print(rendering.headline(versions))
+
+    folder = RunDirectory.create(config.output, "train", "-".join(map(str, config.hidden))[:40])
+    report = RunReport(
+        command="train",
+        status="running",
+        run_dir=str(folder.path),
+        seed=config.seed,
+        config=config.to_dict(),
+        device=f"CPU ({os.cpu_count()} cores)",
+        threads=config.threads,
+        versions=versions,
+    )
+    folder.write_manifest(report.to_dict())
+    run = _Run(config, folder, report, talk, began)
+    try:
+        run.load()
+        run.train()
+        run.test()
+        run.finish(console if quiet else None)
+    except BaseException as error:
+        run.give_up(error)
+        raise
+    return run.report
+
+
+class _Run:
+    """The steps of one run of ``train``, and what they hand on."""
+
+    def __init__(self, config: TrainConfig, folder: RunDirectory, report: RunReport, console: Console, began: float) -> None:
+        self.config = config
+        self.folder = folder
+        self.report = report
+        self.console = console
+        self.began = began
+        self.seconds: dict[str, float] = {}
+
+    def load(self) -> None:
+        """Imports TensorFlow while a thread reads the data; then makes the model."""
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(_timed_load, self.config.data)
+            with self.console.status("loading TensorFlow ..."):
+                self.seconds["import_s"] = load_tensorflow(self.config.threads)
+            self.dataset, self.seconds["data_s"] = _result(reading)
+
+        import tensorflow as tf
+
+        from mnist_tuner.data import MNISTDataModule
+        from mnist_tuner.models import build_baseline
+
+        config, dataset = self.config, self.dataset
+        try:
+            self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
+        except InputError as error:
+            raise InputError(f"--{str(error).replace('batch_size', 'batch-size').replace('val_fraction', 'val-fraction')}") from None
+        _check_memory(config.hidden, dataset)
+        self.model: keras.Model = build_baseline(
+            config.hidden,
+            input_shape=dataset.image_shape,
+            classes=dataset.classes,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+        )
+        device = "GPU" if tf.config.list_physical_devices("GPU") else self.report.device
+        summary = _summarize(self.data)
+        self.report = replace(self.report, parameters=self.model.count_params(), data=summary, device=device)
+        self.folder.write_manifest(self.report.to_dict())
+        self.console.print(rendering.setting(self.report, summary))
+
+    def train(self) -> None:
+        """Fits."""
+        from mnist_tuner.trainer import CSVLogger, ModelCheckpoint, RichModelSummary, RichProgressBar, Trainer
+
+        self.history = _history()
+        self.trainer: Trainer = Trainer(
+            max_epochs=self.config.epochs,
+            fast_dev_run=self.config.fast_dev_run,
+            callbacks=[
+                RichModelSummary(self.console),
+                RichProgressBar(self.console, unit="img"),
+                self.history,
+                ModelCheckpoint(self.folder / "checkpoints"),
+            ],
+            logger=CSVLogger(self.folder / "metrics.csv"),
+            default_root_dir=self.folder.path,
+        )
+        started = time.perf_counter()
+        self.trainer.fit(self.model, datamodule=self.data)
+        self.seconds["fit_s"] = time.perf_counter() - started
+        self.seconds["compile_s"] = self.trainer.compile_seconds
+
+    def test(self) -> None:
+        """Measures the model on the test images, and keeps it and its predictions."""
+        import numpy as np
+
+        from mnist_tuner.models import class_probabilities
+        from mnist_tuner.trainer import KerasModule
+
+        class Judge(KerasModule):
+            """Predicts with the probabilities beside the model's own outputs."""
+
+            def predict_step(self, batch: Any, batch_idx: Any) -> Any:
+                return class_probabilities(self.model, batch[0])
+
+        started = time.perf_counter()
+        judge = Judge(self.model)
+        measured = self.trainer.test(judge, datamodule=self.data)[0]
+        outputs = self.trainer.predict(judge, datamodule=self.data)
+        own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        predicted = own.argmax(axis=1).astype(np.uint8)
+        labels = self.dataset.test_labels[: len(predicted)]
+        result = classification_report(labels, predicted, probabilities, measured["test_loss"])
+        self.seconds["test_s"] = time.perf_counter() - started
+        self.report = replace(self.report, test=result, epochs=tuple(self.history.epochs))
+        self._keep(labels, predicted, probabilities)
+
+    def _keep(
+        self, labels: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]
+    ) -> None:
+        import numpy as np
+
+        predictions = io.BytesIO()
+        np.savez(predictions, labels=labels, predicted=predicted, probabilities=probabilities, seed=self.config.seed)
+        atomic_write(self.folder / "test_predictions.npz", predictions.getvalue())
+        with atomic_path(self.folder / "model.keras") as path:
+            self.model.save(path)
+
+    def finish(self, result_console: Console | None) -> None:
+        """Reports; the report's text is kept with the run."""
+        timing = Timing(**self.seconds, total_s=time.perf_counter() - self.began)
+        self.report = replace(self.report, status="finished", timing=timing)
+        test = self.report.test
+        assert test is not None
+        images = self.dataset.test_images if self.console.is_terminal else None
+        self.console.print()
+        self.console.print(rendering.test_report(test, images))
+        self.console.print()
+        self.console.print(rendering.timing_line(timing))
+        self.console.print(f"Run  {self.folder.path}", soft_wrap=True, highlight=False)
+        if result_console is not None:
+            result_console.print(rendering.accuracy_line(test), soft_wrap=True)
+        atomic_write(self.folder / "report.txt", self._text())
+        self.folder.write_manifest(self.report.to_dict())
+
+    def _text(self) -> str:
+        """The report as plain text of 80 columns."""
+        report = self.report
+        assert report.data is not None
+        assert report.test is not None
+        assert report.timing is not None
+        text = Console(file=io.StringIO(), width=80)
+        text.print(rendering.headline(report.versions))
+        text.print(rendering.setting(report, report.data))
+        text.print()
+        text.print(rendering.test_report(report.test))
+        text.print()
+        text.print(rendering.timing_line(report.timing))
+        file = text.file
+        assert isinstance(file, io.StringIO)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+    def give_up(self, error: BaseException) -> None:
+        """Writes down how the run ended; a disk that is full hides nothing of the error."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        epochs = tuple(self.history.epochs) if hasattr(self, "history") else ()
+        self.report = replace(
+            self.report,
+            status="interrupted" if interrupted else "failed",
+            epochs=epochs,
+            error=None if interrupted else f"{error}" or type(error).__name__,
+        )
+        try:
+            self.folder.write_manifest(self.report.to_dict())
+        except OSError:
+            return
+        if interrupted:
+            trainer = getattr(self, "trainer", None)
+            path = trainer.checkpoint_callback.best_model_path if trainer and trainer.checkpoint_callback else ""
+            kept = f"; the state after step {trainer.global_step:,} is kept in {path}" if path else ""
+            self.console.print(f"Interrupted{kept}", soft_wrap=True, highlight=False)
+
+
+def _history() -> Any:
+    """Collects each epoch's metrics. Made in a function, since the base class is imported when it is needed."""
+    from mnist_tuner.trainer import Callback
+
+    class History(Callback):
+        runs_last = True
+
+        def __init__(self) -> None:
+            self.epochs: list[dict[str, float]] = []
+
+        def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
+            seconds = time.perf_counter() - self.began
+            self.epochs.append({"epoch": trainer.current_epoch + 1, **trainer.callback_metrics, "seconds": seconds})
+
+    return History()
+
+
+def _timed_load(folder: Path | None) -> tuple[Dataset, float]:
+    began = time.perf_counter()
+    from mnist_tuner.data import load_dataset
+
+    return load_dataset(folder), time.perf_counter() - began
+
+
+def _result(reading: Future[tuple[Dataset, float]]) -> tuple[Dataset, float]:
+    return reading.result()
+
+
+def _summarize(data: MNISTDataModule) -> DataSummary:
+    dataset = data.dataset
+    return DataSummary(
+        name=dataset.name,
+        train=len(data.train_indices),
+        validation=len(data.val_indices),
+        test=len(dataset.test_labels),
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        sha256=dataset.sha256,
+    )
+
+
+def _check_memory(hidden: Sequence[int], dataset: Dataset) -> None:
+    """A model that cannot fit is refused before the machine begins to swap."""
+    widths = [math.prod(dataset.image_shape), *hidden, dataset.classes]
+    parameters = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    needed = 20 * parameters  # float32: weights, gradients, Adam's two moments, and a copy to save
+    if hasattr(os, "sysconf") and needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise InputError(
+            f"--hidden {','.join(map(str, hidden))} makes {parameters:,} parameters, which need {needed / 2**30:,.0f} GiB "
+            f"to train; this machine has {there / 2**30:,.0f} GiB"
+        )

@@ -1,0 +1,72 @@
+"""The folder of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.trainer.atomic import atomic_write
+
+
+class RunDirectory:
+    """A run's folder, ``<parent>/<time>-<command>-<name>``, and its manifest, ``run.json``.
+
+    Args:
+        path: the folder; it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, parent: Path, command: str, name: str) -> RunDirectory:
+        """Makes a new folder, never one that exists.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{name}"
+        number = 1
+        while True:
+            path = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not parent.is_dir():
+                    raise InputError(f"--output {parent}: not a folder") from None
+                number += 1
+            except OSError as error:
+                raise InputError(f"--output {parent}: a run's folder cannot be made there ({error.strerror})") from None
+            else:
+                return cls(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Writes ``run.json``, whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        atomic_write(self / "run.json", to_json(manifest))
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """JSON as the standard has it: a number that is not finite becomes null."""
+    return json.dumps(_finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+    return value
