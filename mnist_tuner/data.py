@@ -144,8 +144,7 @@ def load_dataset(folder: Path | None = None) -> Dataset:
     for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
         if len(arrays[images]) != len(arrays[labels]):
             raise InputError(
-                f"{paths[labels]}: {len(arrays[labels]):,} labels for the {len(arrays[images]):,} images "
-                f"of {paths[images].name}"
+                f"{paths[labels]}: {len(arrays[labels]):,} labels for the {len(arrays[images]):,} images of {paths[images].name}"
             )
     if arrays[TRAIN_IMAGES].shape[1:] != arrays[TEST_IMAGES].shape[1:]:
         sizes = ["x".join(map(str, arrays[name].shape[1:])) for name in (TEST_IMAGES, TRAIN_IMAGES)]
@@ -173,7 +172,8 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _check_published(sha256: dict[str, str]) -> None:
-    published = dict(reversed(line.split()) for line in (EMBEDDED / "SHA256SUMS").read_text().splitlines())
+    lines = (EMBEDDED / "SHA256SUMS").read_text().splitlines()
+    published = {name: digest for digest, name in map(str.split, lines)}
     for name, digest in sha256.items():
         if digest != published[name]:
             raise InputError(f"{EMBEDDED / name}.gz: not MNIST as published (SHA-256 {digest}); reinstall mnist_tuner")

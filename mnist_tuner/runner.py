@@ -6,11 +6,13 @@ import io
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mnist_tuner.data import Dataset, MNISTDataModule
-    from mnist_tuner.trainer import Callback, Trainer
+    from mnist_tuner.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class _Run:
         self.console = console
         self.began = began
         self.seconds: dict[str, float] = {}
+        self.trainer: Trainer | None = None
+        self.history: Any = None
 
     def load(self) -> None:
         """Imports TensorFlow while a thread reads the data; then makes the model."""
@@ -162,7 +166,7 @@ class _Run:
         try:
             self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
         except InputError as error:
-            raise InputError(f"--{str(error).replace('batch_size', 'batch-size').replace('val_fraction', 'val-fraction')}") from None
+            raise InputError("--" + str(error).replace("_", "-")) from None
         _check_memory(config.hidden, dataset)
         self.model: keras.Model = build_baseline(
             config.hidden,
@@ -182,7 +186,7 @@ class _Run:
         from mnist_tuner.trainer import CSVLogger, ModelCheckpoint, RichModelSummary, RichProgressBar, Trainer
 
         self.history = _history()
-        self.trainer: Trainer = Trainer(
+        self.trainer = Trainer(
             max_epochs=self.config.epochs,
             fast_dev_run=self.config.fast_dev_run,
             callbacks=[
@@ -212,6 +216,7 @@ class _Run:
             def predict_step(self, batch: Any, batch_idx: Any) -> Any:
                 return class_probabilities(self.model, batch[0])
 
+        assert self.trainer is not None
         started = time.perf_counter()
         judge = Judge(self.model)
         measured = self.trainer.test(judge, datamodule=self.data)[0]
@@ -270,9 +275,12 @@ class _Run:
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
     def give_up(self, error: BaseException) -> None:
-        """Writes down how the run ended; a disk that is full hides nothing of the error."""
+        """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
+        if isinstance(error, InputError):
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+            return
         interrupted = isinstance(error, KeyboardInterrupt)
-        epochs = tuple(self.history.epochs) if hasattr(self, "history") else ()
+        epochs = tuple(self.history.epochs) if self.history else ()
         self.report = replace(
             self.report,
             status="interrupted" if interrupted else "failed",
@@ -284,10 +292,13 @@ class _Run:
         except OSError:
             return
         if interrupted:
-            trainer = getattr(self, "trainer", None)
-            path = trainer.checkpoint_callback.best_model_path if trainer and trainer.checkpoint_callback else ""
-            kept = f"; the state after step {trainer.global_step:,} is kept in {path}" if path else ""
-            self.console.print(f"Interrupted{kept}", soft_wrap=True, highlight=False)
+            self.console.print(f"Interrupted{self._kept()}", soft_wrap=True, highlight=False)
+
+    def _kept(self) -> str:
+        if self.trainer is None or self.trainer.checkpoint_callback is None:
+            return ""
+        path = self.trainer.checkpoint_callback.best_model_path
+        return f"; the state after step {self.trainer.global_step:,} is kept in {path}" if path else ""
 
 
 def _history() -> Any:
@@ -337,7 +348,7 @@ def _summarize(data: MNISTDataModule) -> DataSummary:
 def _check_memory(hidden: Sequence[int], dataset: Dataset) -> None:
     """A model that cannot fit is refused before the machine begins to swap."""
     widths = [math.prod(dataset.image_shape), *hidden, dataset.classes]
-    parameters = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    parameters = sum((a + 1) * b for a, b in pairwise(widths))
     needed = 20 * parameters  # float32: weights, gradients, Adam's two moments, and a copy to save
     if hasattr(os, "sysconf") and needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise InputError(

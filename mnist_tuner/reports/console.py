@@ -44,9 +44,7 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     return table
 
 
-def test_report(
-    test: ClassificationReport, images: npt.NDArray[np.uint8] | None = None
-) -> ConsoleRenderable:
+def test_report(test: ClassificationReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:
     """The result and what is behind it.
 
     Args:

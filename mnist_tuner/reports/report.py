@@ -109,9 +109,7 @@ def classification_report(
         confusions=tuple(
             Confusion(int(pair // classes), int(pair % classes), int(off.flat[pair])) for pair in pairs if off.flat[pair]
         ),
-        mistakes=tuple(
-            Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i])) for i in worst
-        ),
+        mistakes=tuple(Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i])) for i in worst),
     )
 
 

@@ -35,9 +35,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
 
 
-def confusion_matrix(
-    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int
-) -> npt.NDArray[np.int64]:
+def confusion_matrix(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> npt.NDArray[np.int64]:
     """How often each class (row) was read as each class (column).
 
     Args:

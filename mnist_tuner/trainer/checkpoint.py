@@ -62,7 +62,7 @@ class Checkpoint:
     @classmethod
     def of(cls, module: Module, header: CheckpointHeader) -> Checkpoint:
         """Takes the module's state as it is now."""
-        return cls(header, {name: np.asarray(variable) for name, variable in _variables(module).items()})
+        return cls(header, {name: np.array(variable.numpy()) for name, variable in _variables(module).items()})
 
     def restore(self, module: Module) -> None:
         """Puts the saved state into a module whose model (and optimizer, if it has one) is built.

@@ -115,9 +115,7 @@ class CompiledLoop:
                 return index + 1, nonfinite, loss
 
             # A tensor counter: with tf.range XLA would take start and stop as constants and compile for each of them.
-            return tf.while_loop(
-                proceed, body, (start, tf.constant(-1), tf.constant(0.0)), parallel_iterations=1
-            )
+            return tf.while_loop(proceed, body, (start, tf.constant(-1), tf.constant(0.0)), parallel_iterations=1)
 
         arguments = (stage.rows, tf.constant(0), tf.constant(0), tf.constant(stage.first))
         function = tf.function(loop, jit_compile=jit, autograph=False)
@@ -127,11 +125,11 @@ class CompiledLoop:
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not jit or self._jit_compile is True:
                 raise
-            refused = re.findall(r"XLA_[A-Z_]+: (\w+)|[Uu]nsupported \w+:? (\w+)", error.message)
-            name = next((part for groups in refused for part in groups if part), None)
+            refused = re.search(r"on XLA_\w+: (\w+) \(", error.message)
+            reason = f"it has no {refused[1]} operation" if refused else error.message.splitlines()[0][:200]
             warnings.warn(
-                f"XLA cannot compile this step{f': it has no {name} operation' if name else ''}; it runs as a plain graph, "
-                f"which is slower. To silence this, pass jit_compile=False. ({error.message.splitlines()[0][:200]})",
+                f"XLA cannot compile this step: {reason}. It runs as a plain graph, which is slower; to silence this, pass "
+                "jit_compile=False",
                 stacklevel=2,
             )
             self._jit_compile = False

@@ -288,9 +288,7 @@ class Trainer:
         self._write_metrics(module)
         self.current_epoch += 1
 
-    def _train_stage(
-        self, module: Module, train: ArrayLoader, loop: CompiledLoop, stage: Stage, hooked: bool
-    ) -> None:
+    def _train_stage(self, module: Module, train: ArrayLoader, loop: CompiledLoop, stage: Stage, hooked: bool) -> None:
         position = 0
         while position < stage.batches and not self.should_stop:
             if hooked:
@@ -361,9 +359,7 @@ class Trainer:
     # Setting up and ending.
 
     @contextmanager
-    def _running(
-        self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None
-    ) -> Iterator[Module]:
+    def _running(self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None) -> Iterator[Module]:
         """What surrounds every verb: set-up, tear-down, and the hooks of an exception."""
         module = model if isinstance(model, Module) else KerasModule(model)
         self.module, module.trainer = module, self
@@ -429,7 +425,7 @@ class Trainer:
             val = datamodule.val_dataloader() if self.limits[RunningStage.VALIDATING] != 0 else None
         if train is None:
             raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
-        if val is not None and type(self.module).validation_step is Module.validation_step:
+        if val is not None and not self._has_own("validation_step"):
             warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=3)
             val = None
         return train, val
@@ -518,6 +514,10 @@ class Trainer:
             for owner, base in [(self.module, Module), *((callback, Callback) for callback in self.callbacks)]
         )
 
+    def _has_own(self, step: str) -> bool:
+        """Whether the module overrides a method of `Module`."""
+        return getattr(type(self.module), step) is not getattr(Module, step)
+
     def _has(self, kind: type[Callback]) -> bool:
         return any(isinstance(callback, kind) for callback in self.callbacks)
 
@@ -562,5 +562,3 @@ def _checked_limit(name: str, limit: int | float) -> int | float:
     if limit < 0 or (isinstance(limit, float) and not limit <= 1.0):
         raise ValueError(f"{name} is {limit}: expected a number of batches (int, 0 or more) or a share (float, 0.0 to 1.0)")
     return limit
-
-

@@ -1,0 +1,461 @@
+"""Measures what the README claims, side by side in one run: `scripts/benchmark --help`.
+
+Each measurement is a process of its own, they alternate, and medians are compared: absolute times differ between machines
+and hours, ratios much less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import pty
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+EPOCHS, BATCH_SIZE, IMAGES = 5, 32, 60_000
+FLOP_PER_EPOCH = IMAGES * (3 * 2 * (784 * 100 + 100 * 100 + 100 * 10) - 2 * 784 * 100)
+"""Forward, and backward to the weights and to the inputs; the first layer's inputs need no gradient."""
+
+console = Console()
+
+
+# What is measured: each function runs in a child process and returns what it found.
+
+
+def _notebook(**compile_options: Any) -> dict[str, float]:
+    """The notebook of every tutorial. Its `keras.datasets.mnist.load_data()` downloads; the same arrays are read here."""
+    import tensorflow as tf
+
+    from mnist_tuner.data import load_dataset
+
+    data = load_dataset()
+    x_train, x_test = data.train_images / 255.0, data.test_images / 255.0
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((28, 28)),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(100, activation="relu"),
+            tf.keras.layers.Dense(100, activation="relu"),
+            tf.keras.layers.Dense(10, activation="sigmoid"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"], **compile_options)
+    began = time.perf_counter()
+    model.fit(x_train, data.train_labels, epochs=EPOCHS, verbose=0)
+    fit_s = time.perf_counter() - began
+    return {"fit_s": fit_s, "accuracy": float(model.evaluate(x_test, data.test_labels, verbose=0)[1])}
+
+
+def keras_fit() -> dict[str, float]:
+    """(a) model.fit as in the notebook."""
+    return _notebook()
+
+
+def keras_fit_jit() -> dict[str, float]:
+    """(b) model.fit with XLA and 100 steps per execution."""
+    return _notebook(jit_compile=True, steps_per_execution=100)
+
+
+def sklearn_mlp() -> dict[str, float]:
+    """scikit-learn's MLPClassifier."""
+    import warnings
+
+    import numpy as np
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    from mnist_tuner.data import load_dataset
+
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    data = load_dataset()
+    x_train = data.train_images.reshape(-1, 784) / np.float32(255)
+    x_test = data.test_images.reshape(-1, 784) / np.float32(255)
+    net = MLPClassifier((100, 100), batch_size=BATCH_SIZE, max_iter=EPOCHS, alpha=0.0, random_state=0)
+    began = time.perf_counter()
+    net.fit(x_train, data.train_labels)
+    return {"fit_s": time.perf_counter() - began, "accuracy": float(net.score(x_test, data.test_labels))}
+
+
+def jax_scan() -> dict[str, float]:
+    """JAX: lax.scan over the epoch's batches, Adam by hand."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from mnist_tuner.data import load_dataset
+
+    data = load_dataset()
+    x, y = jnp.asarray(data.train_images.reshape(-1, 784)), jnp.asarray(data.train_labels, jnp.int32)
+    generator = np.random.default_rng(0)
+    sizes = (784, 100, 100, 10)
+    limits = [(6 / (a + b)) ** 0.5 for a, b in pairwise(sizes)]
+    params = [
+        (jnp.asarray(generator.uniform(-limit, limit, (a, b)), jnp.float32), jnp.zeros(b))
+        for a, b, limit in zip(sizes, sizes[1:], limits, strict=False)
+    ]
+
+    def logits(params: Any, x: Any) -> Any:
+        for w, b in params[:-1]:
+            x = jax.nn.relu(x @ w + b)
+        return x @ params[-1][0] + params[-1][1]
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits(params, x)), y[:, None], 1).mean()
+
+    def step(state: Any, index: Any) -> Any:
+        params, m, v, t = state
+        grads = jax.grad(loss)(params, x[index].astype(jnp.float32) / 255, y[index])
+        t = t + 1
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
+        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
+        rate = 0.001 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        params = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-7), params, m, v)
+        return (params, m, v, t), None
+
+    epoch = jax.jit(lambda state, order: jax.lax.scan(step, state, order)[0])
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = (params, zeros, zeros, jnp.float32(0))
+    began = time.perf_counter()
+    for _ in range(EPOCHS):
+        state = epoch(state, jnp.asarray(generator.permutation(IMAGES).reshape(-1, BATCH_SIZE)))
+    jax.block_until_ready(state)
+    fit_s = time.perf_counter() - began
+    read = logits(state[0], jnp.asarray(data.test_images.reshape(-1, 784), jnp.float32) / 255).argmax(1)
+    return {"fit_s": fit_s, "accuracy": float((np.asarray(read) == data.test_labels).mean())}
+
+
+def lightning() -> dict[str, float]:
+    """PyTorch Lightning, with its bars, logger and checkpoints off."""
+    import logging
+
+    import lightning.pytorch as pl
+    import torch
+    from torch import nn
+
+    from mnist_tuner.data import load_dataset
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    data = load_dataset()
+    x_train, x_test = (torch.tensor(images / 255.0, dtype=torch.float32) for images in (data.train_images, data.test_images))
+    y_train, y_test = (torch.tensor(labels, dtype=torch.long) for labels in (data.train_labels, data.test_labels))
+
+    class Net(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)]
+            self.net = nn.Sequential(*layers)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters())
+
+    net = Net()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x_train, y_train), batch_size=BATCH_SIZE, shuffle=True)
+    trainer = pl.Trainer(
+        max_epochs=EPOCHS, enable_progress_bar=False, enable_model_summary=False, logger=False, enable_checkpointing=False
+    )
+    began = time.perf_counter()
+    trainer.fit(net, loader)
+    fit_s = time.perf_counter() - began
+    with torch.no_grad():
+        accuracy = (net.net(x_test).argmax(1) == y_test).float().mean()
+    return {"fit_s": fit_s, "accuracy": float(accuracy)}
+
+
+def gemm() -> dict[str, float]:
+    """TensorFlow's float32 matrix product, 1024 x 1024: GFLOP/s with one thread (GEMM_THREADS=1) or all."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["GEMM_THREADS"]))
+    a = tf.random.normal((1024, 1024))
+    rates = []
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(10):
+            product = a @ a
+        product.numpy()
+        rates.append(10 * 2 * 1024**3 / (time.perf_counter() - began) / 1e9)
+    return {"gflop_s": median(rates)}
+
+
+def seeds() -> dict[str, Any]:
+    """The baseline's test accuracy over the seeds given in SEEDS."""
+    from mnist_tuner.startup import load_tensorflow
+
+    load_tensorflow(threads=1)
+    from mnist_tuner import MNISTDataModule, Trainer, build_baseline, load_dataset
+
+    dataset = load_dataset()
+    accuracies = []
+    for seed in json.loads(os.environ["SEEDS"]):
+        data = MNISTDataModule(dataset, seed=seed)
+        model = build_baseline(seed=seed)
+        trainer = Trainer(max_epochs=EPOCHS, enable_progress_bar=False, enable_model_summary=False)
+        trainer.fit(model, datamodule=data)
+        accuracies.append(trainer.test(model, datamodule=data)[0]["test_accuracy"])
+        print(f"seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
+    return {"accuracies": accuracies}
+
+
+def load_ours() -> dict[str, float]:
+    """The import of TensorFlow and Keras as the commands do it."""
+    from mnist_tuner.startup import load_tensorflow
+
+    return {"import_s": load_tensorflow(threads=1)}
+
+
+def load_plain() -> dict[str, float]:
+    """The same as a plain import."""
+    began = time.perf_counter()
+    import keras  # noqa: F401
+
+    return {"import_s": time.perf_counter() - began}
+
+
+CHILDREN: dict[str, Callable[[], dict[str, Any]]] = {
+    function.__name__: function
+    for function in (keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, seeds, load_ours, load_plain)
+}
+
+
+# How it is measured.
+
+
+def run(command: list[str], *, terminal: bool = False, show: bool = False, **environment: str) -> tuple[str, float, float]:
+    """Runs a command.
+
+    Returns:
+        Its standard output, the seconds that the whole process took, and its peak memory in MB.
+    """
+    began = time.perf_counter()
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+    if terminal:
+        ours, theirs = pty.openpty()  # so that the display is really drawn
+        environment.pop("TF_CPP_MIN_LOG_LEVEL")
+        environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
+        threading.Thread(target=_drain, args=(ours,), daemon=True).start()
+        stderr: Any = theirs
+    else:
+        stderr = None if show else subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - began
+    if terminal:
+        os.close(theirs)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with code {process.returncode}")
+    return output, seconds, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 65536):
+            pass
+    except OSError:  # the other side has closed
+        os.close(descriptor)
+
+
+def child(name: str, **environment: str) -> dict[str, Any]:
+    """Runs one of the functions above in a process of its own."""
+    command = [sys.executable, __file__, "child", name]
+    output, seconds, memory = run(command, show=name == "seeds", **environment)
+    return {**json.loads(output.splitlines()[-1]), "command_s": seconds, "peak_mb": memory}
+
+
+def ours(*options: str) -> dict[str, Any]:
+    """Runs the train command with its display on."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mnist_tuner", "train", "--json", "--output", folder, *options]
+        output, seconds, memory = run(command, terminal=True)
+    report = json.loads(output)
+    steady = median(epoch["seconds"] for epoch in report["epochs"][1:])
+    return {
+        "fit_s": report["timing"]["fit_s"],
+        "accuracy": report["test"]["accuracy"],
+        "epoch_s": steady,
+        "command_s": seconds,
+        "peak_mb": memory,
+    }
+
+
+def medians(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The median of each figure."""
+    return {name: median(row[name] for row in rows) for name in rows[0]}
+
+
+def progress(text: str) -> None:
+    """Says what goes on, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# The benchmarks.
+
+
+def baseline(repeats: int) -> dict[str, Any]:
+    """The baseline, 5 epochs: plain Keras, compiled Keras, ours, and the peers that are installed."""
+    contestants: dict[str, Callable[[], dict[str, Any]]] = {
+        "keras": lambda: child("keras_fit"),
+        "keras_jit": lambda: child("keras_fit_jit"),
+        "ours": ours,
+    }
+    peers = {"sklearn": "sklearn_mlp", "jax": "jax_scan", "lightning": "lightning"}
+    for package, function in peers.items():
+        if find_spec(package) is not None:
+            contestants[package] = lambda function=function: child(function)  # type: ignore[misc]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    for repeat in range(repeats):
+        for name, measure in contestants.items():
+            rows[name].append(measure())
+            progress(f"{repeat + 1}/{repeats} {name}: fit {rows[name][-1]['fit_s']:.2f} s")
+    results = {name: medians(row) for name, row in rows.items()}
+    one, every = (child("gemm", GEMM_THREADS=threads)["gflop_s"] for threads in ("1", "0"))
+
+    titles = {
+        "keras": "(a) model.fit as in the notebook",
+        "keras_jit": "(b) model.fit, jit_compile, 100 steps per execution",
+        "ours": "mnist-tuner train, display on",
+        "sklearn": "scikit-learn MLPClassifier",
+        "jax": "JAX, lax.scan over the epoch",
+        "lightning": "PyTorch Lightning, bars off",
+    }
+    a, b, mine = results["keras"], results["keras_jit"], results["ours"]
+    table = Table(title=f"Baseline, {EPOCHS} epochs, medians of {repeats} alternating runs")
+    for heading in ("", "fit s", "command s", "peak MB", "test accuracy", "fit: times ours"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, row in results.items():
+        table.add_row(
+            titles[name],
+            f"{row['fit_s']:.2f}",
+            f"{row['command_s']:.2f}",
+            f"{row['peak_mb']:,.0f}",
+            f"{row['accuracy']:.4f}",
+            f"{row['fit_s'] / mine['fit_s']:.2f}",
+        )
+    console.print(table)
+    rate = FLOP_PER_EPOCH / mine["epoch_s"] / 1e9
+    ratios = {
+        "fit_vs_keras": a["fit_s"] / mine["fit_s"],
+        "fit_vs_keras_jit": b["fit_s"] / mine["fit_s"],
+        "command_vs_keras": a["command_s"] / mine["command_s"],
+        "memory_vs_keras": mine["peak_mb"] / a["peak_mb"],
+        "gemm_share_one_thread": rate / one,
+        "gemm_share_all_threads": rate / every,
+    }
+    console.print(
+        f"Ours is {ratios['fit_vs_keras']:.1f} times as fast as (a) and {ratios['fit_vs_keras_jit']:.1f} times as fast as "
+        f"(b) in fit, compile included; {ratios['command_vs_keras']:.1f} times as fast as (a) for the whole command; "
+        f"its peak memory is {ratios['memory_vs_keras']:.0%} of (a)'s."
+    )
+    console.print(
+        f"A steady epoch takes {mine['epoch_s']:.3f} s: {rate:.0f} GFLOP/s, {rate / one:.0%} of this machine's float32 "
+        f"matrix product on one thread ({one:.0f} GFLOP/s), which ours uses, and {rate / every:.0%} of that on all "
+        f"({every:.0f} GFLOP/s)."
+    )
+    return {"results": results, "runs": rows, "ratios": ratios, "gemm_gflop_s": {"one_thread": one, "all_threads": every}}
+
+
+def display(repeats: int) -> dict[str, Any]:
+    """What the progress display costs: the same training with and without it."""
+    rows: dict[str, list[dict[str, Any]]] = {"on": [], "off": []}
+    for repeat in range(repeats):
+        for name, options in (("on", ()), ("off", ("--quiet",))):
+            rows[name].append(ours(*options))
+            progress(f"{repeat + 1}/{repeats} display {name}: a steady epoch {rows[name][-1]['epoch_s']:.3f} s")
+    on, off = (medians(rows[name])["epoch_s"] for name in ("on", "off"))
+    pairs = [a["epoch_s"] / b["epoch_s"] - 1 for a, b in zip(rows["on"], rows["off"], strict=True)]
+    console.print(
+        f"A steady epoch takes {on:.3f} s with the display and {off:.3f} s without: it costs {median(pairs):.1%} "
+        f"(median of {repeats} pairs, {min(pairs):.1%} to {max(pairs):.1%})."
+    )
+    return {"epoch_s": {"on": on, "off": off}, "cost": pairs}
+
+
+def seed_study(repeats: int) -> dict[str, Any]:
+    """The baseline's test accuracy over seeds 0, 1, 2, ..."""
+    accuracies = child("seeds", SEEDS=json.dumps(list(range(repeats))))["accuracies"]
+    low, high = min(accuracies), max(accuracies)
+    spread = stdev(accuracies) if repeats > 1 else float("nan")
+    console.print(
+        f"Test accuracy over {repeats} seeds: mean {mean(accuracies):.2%}, standard deviation {spread * 100:.2f} points, "
+        f"lowest {low:.2%}, highest {high:.2%}; seed 0: {accuracies[0]:.2%}."
+    )
+    return {"accuracies": accuracies, "mean": mean(accuracies), "sd": spread, "min": low, "max": high}
+
+
+def start(repeats: int) -> dict[str, Any]:
+    """Start-up: --help and --version, and the import with scikit-learn and matplotlib installed and not."""
+    results: dict[str, Any] = {}
+    for option in ("--help", "--version"):
+        seconds = [run([sys.executable, "-m", "mnist_tuner", option])[1] for _ in range(repeats)]
+        results[option] = median(seconds)
+        console.print(f"mnist-tuner {option}: {results[option]:.2f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        progress("installing scikit-learn and matplotlib into a temporary folder ...")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "scikit-learn", "matplotlib"]
+        # numpy stays the environment's own: a second one would not fit TensorFlow.
+        run(pip)
+        for path in Path(folder).glob("numpy*"):
+            subprocess.run(["rm", "-r", str(path)], check=True)
+        rows: dict[str, list[float]] = {}
+        for _ in range(repeats):
+            for name in ("load_ours", "load_plain"):
+                for extra in ("", folder):
+                    key = f"{name}{' with' if extra else ' without'}"
+                    rows.setdefault(key, []).append(child(name, PYTHONPATH=extra)["import_s"])
+    for key, seconds in rows.items():
+        results[key] = median(seconds)
+        what = "the commands' import" if key.startswith("load_ours") else "a plain import"
+        extra = "with" if key.endswith("with") else "without"
+        console.print(f"{what} {extra} scikit-learn and matplotlib installed: {results[key]:.2f} s")
+    return results
+
+
+BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
+    "baseline": (baseline, 3),
+    "display": (display, 5),
+    "seeds": (seed_study, 20),
+    "start": (start, 5),
+}
+
+
+def main() -> None:
+    """Parses and runs."""
+    if sys.argv[1:2] == ["child"]:
+        print(json.dumps(CHILDREN[sys.argv[2]]()))
+        return
+    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", choices=BENCHMARKS, help="; ".join(f"{n}: {f.__doc__}" for n, (f, _) in BENCHMARKS.items()))
+    parser.add_argument("--repeats", type=int, help="runs of each (seeds: how many)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there (- for standard output)")
+    arguments = parser.parse_args()
+    function, repeats = BENCHMARKS[arguments.name]
+    results = {"benchmark": arguments.name, "machine": platform.platform(), "cores": os.cpu_count()}
+    results |= function(arguments.repeats or repeats)
+    text = json.dumps(results, indent=2) + "\n"
+    if str(arguments.json) == "-":
+        print(text, end="")
+    elif arguments.json:
+        arguments.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
