@@ -266,7 +266,7 @@ class _Run:
         text = Console(file=io.StringIO(), width=80)
         text.print(rendering.headline(report.versions))
         text.print(rendering.setting(report, report.data))
-        text.print()
+        text.print(rendering.epoch_table(report.epochs))
         text.print(rendering.test_report(report.test))
         text.print()
         text.print(rendering.timing_line(report.timing))

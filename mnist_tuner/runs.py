@@ -36,8 +36,6 @@ class RunDirectory:
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
-                if not parent.is_dir():
-                    raise InputError(f"--output {parent}: not a folder") from None
                 number += 1
             except OSError as error:
                 raise InputError(f"--output {parent}: a run's folder cannot be made there ({error.strerror})") from None

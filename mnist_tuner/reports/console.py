@@ -33,14 +33,13 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     table = Table.grid(padding=(0, 2))
     height, width = data.image_shape
     images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
-    table.add_row("Device", f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}")
-    table.add_row("Data", f"{data.name}: {images}{data.test:,} test images, {height} x {width}, {data.classes} classes")
-    hidden = " - ".join(map(str, run.config["hidden"]))
-    table.add_row(
-        "Run",
-        f"hidden layers {hidden}, {run.config['epochs']} epochs, batch size {run.config['batch_size']}, "
-        f"learning rate {run.config['learning_rate']:g}, seed {run.seed}",
-    )
+    table.add_row("Device", Text(f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}"))
+    shape = f"{height} x {width}, {data.classes} classes"
+    # As Text: a folder's name may look like rich's markup.
+    table.add_row("Data", Text(f"{data.name}: {images}{data.test:,} test images, {shape}"))
+    widths = " - ".join(map(str, (height * width, *run.config["hidden"], data.classes)))
+    table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
+    table.add_row("Run", f"{run.config['epochs']} epochs, batch size {run.config['batch_size']}, seed {run.seed}")
     return table
 
 
@@ -53,38 +52,45 @@ def test_report(test: ClassificationReport, images: npt.NDArray[np.uint8] | None
     """
     parts: list[ConsoleRenderable] = [
         accuracy_line(test),
+        Text(f"Test loss {test.loss:.4f}"),
         Text(),
         Columns([_class_table(test.classes), _Matrix(test.matrix)], padding=(0, 4)),
     ]
     if test.confusions:
-        pairs = ", ".join(f"{pair.label} read as {pair.predicted} ({pair.count})" for pair in test.confusions)
+        pairs = ", ".join(f"{pair.label} as {pair.predicted} ({pair.count})" for pair in test.confusions)
+        parts.append(Text())
         parts.append(Text.assemble(("Most confused: ", "bold"), pairs))
     if images is not None and test.mistakes:
-        parts += [
-            Text(),
-            Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)"),
-            _Gallery(test.mistakes, images),
-        ]
+        parts.append(_Gallery(test.mistakes, images))
     return Group(*parts)
 
 
 def accuracy_line(test: ClassificationReport) -> Text:
     """The result in one line."""
     low, high = test.wilson95
+    interval = f"95 % interval {low * 100:.2f} to {high * 100:.2f} %"
     return Text.assemble(
-        (f"Test accuracy {test.accuracy:.2%}", "bold green"),
-        f"  {test.correct:,} of {test.total:,}, 95 % interval {low * 100:.2f} to {high * 100:.2f} %  loss {test.loss:.4f}",
+        (f"Test accuracy {test.accuracy:.2%}", "bold green"), f"  {test.correct:,} of {test.total:,}  {interval}"
     )
+
+
+def epoch_table(epochs: Sequence[dict[str, float]]) -> Table:
+    """The metrics of each epoch."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in epochs[0]:
+        table.add_column(name, justify="right")
+    for epoch in epochs:
+        table.add_row(*(f"{value:.4f}" if name not in ("epoch", "seconds") else f"{value:.3g}" for name, value in epoch.items()))
+    return table
 
 
 def timing_line(timing: Timing) -> Text:
     """Where the time went."""
-    train = timing.fit_s - timing.compile_s
-    parts = {"import": timing.import_s, "compile": timing.compile_s, "train": train, "test": timing.test_s}
-    split = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
-    return Text.assemble(
-        ("Time ", "bold"), f"{timing.total_s:.1f} s: {split}", (f" (data {timing.data_s:.1f} s, while importing)", "dim")
+    split = (
+        f"import {timing.import_s:.1f} (data {timing.data_s:.1f} meanwhile), compile {timing.compile_s:.1f}, "
+        f"train {timing.fit_s - timing.compile_s:.1f}, test {timing.test_s:.1f}"
     )
+    return Text.assemble(("Time ", "bold"), f"{timing.total_s:.1f} s: {split}")
 
 
 def _class_table(scores: Sequence[ClassScore]) -> Table:
@@ -94,7 +100,7 @@ def _class_table(scores: Sequence[ClassScore]) -> Table:
         title = "The 20 classes with the lowest F1"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in ("class", "images", "precision", "recall", "F1"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     lowest = min(scores, key=lambda score: score.f1)
     for score in scores:
         table.add_row(
@@ -143,9 +149,12 @@ class _Matrix:
             yield line
 
     def _shade(self, count: int) -> Style:
-        # Black on a warm ground of growing strength: it reads on a dark and on a light terminal alike.
-        strength = (count / self.most) ** 0.5
-        return Style.parse(f"not bold black on rgb(255,{int(235 - 115 * strength)},{int(200 - 150 * strength)})")
+        # The rare ones plain, the others black on a warm ground of growing strength: it reads on a dark and on a light
+        # terminal alike.
+        share = count / self.most
+        if share <= 0.1:
+            return Style(bold=False)
+        return Style.parse(f"not bold rgb(0,0,0) on rgb(255,{int(225 - 110 * share)},{int(170 - 130 * share)})")
 
 
 class _Gallery:
@@ -164,8 +173,11 @@ class _Gallery:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.ascii_only:
             return
+        yield Text()
+        yield Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)")
         width = max(self.pictures.shape[2], 24)
-        per_row = max(1, min(len(self.mistakes), (options.max_width + 2) // (width + 2)))
+        fitting = max(1, min(len(self.mistakes), (options.max_width + 2) // (width + 2)))
+        per_row = -(-len(self.mistakes) // -(-len(self.mistakes) // fitting))  # rows of equal length, as few as fit
         for first in range(0, len(self.mistakes), per_row):
             chosen = range(first, min(first + per_row, len(self.mistakes)))
             for top in range(0, self.pictures.shape[1], 2):
@@ -176,10 +188,11 @@ class _Gallery:
             for i in chosen:
                 yield Segment(f"{self._caption(self.mistakes[i]):<{width + 2}}")
             yield Segment.line()
+            yield Segment.line()
 
     def _strip(self, upper: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Iterator[Segment]:
         for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
             yield Segment("\N{UPPER HALF BLOCK}", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
 
     def _caption(self, mistake: Mistake) -> str:
-        return f"{mistake.label} read as {mistake.predicted}, {mistake.confidence:.1%}"
+        return f"{mistake.label} read as {mistake.predicted}, {mistake.confidence:.2%}"

@@ -45,5 +45,5 @@ def confusion_matrix(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.
     Returns:
         Counts, int64, shape ``(classes, classes)``.
     """
-    pairs = labels.astype(np.int64) * classes + predicted
+    pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

@@ -53,7 +53,7 @@ class Checkpoint:
 
     Attributes:
         header: the JSON part.
-        tensors: every variable by name: ``model/<index>/<path>`` and ``optimizer/<index>/<path>``.
+        tensors: every variable by its position: ``model/<index>`` and ``optimizer/<index>``.
     """
 
     header: CheckpointHeader
@@ -72,7 +72,8 @@ class Checkpoint:
         """
         variables = _variables(module)
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-        saved = {name: tensor.shape for name, tensor in self.tensors.items() if name in variables or module.optimizer}
+        kinds = ("model/", "optimizer/") if module.optimizer is not None else ("model/",)
+        saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(kinds)}
         if wanted != saved:
             differing = sorted(name for name in wanted.keys() | saved.keys() if wanted.get(name) != saved.get(name))
             name = differing[0]
@@ -123,7 +124,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 f"{path}: written by a newer mnist_tuner (format {version}, this one reads {FORMAT_VERSION}): upgrade it"
             )
         return Checkpoint(CheckpointHeader(**header), tensors)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from None
 
 
@@ -136,5 +137,5 @@ def _variables(module: Module) -> dict[str, Any]:
 
 
 def _numbered(kind: str, variables: Iterable[Any]) -> dict[str, Any]:
-    # Keras numbers layers by process (dense_3): the index tells them apart, the last part of the path documents them.
-    return {f"{kind}/{index}/{variable.name}": variable for index, variable in enumerate(variables)}
+    # By position: Keras numbers layers that have no name by process (dense_3), so names differ between equal models.
+    return {f"{kind}/{index}": variable for index, variable in enumerate(variables)}

@@ -166,7 +166,7 @@ class ArrayLoader:
             if batches < capacity:
                 rows = np.concatenate([rows, np.zeros((capacity - batches) * size, np.int32)])
             yield Stage(self._gather(rows), size, first, batches)
-        if len(order) > full * size:
+        if len(order) > full * size and start <= full:
             yield Stage(self._gather(order[full * size :]), len(order) - full * size, full, 1)
 
     def _gather(self, rows: npt.NDArray[np.int32]) -> Any:

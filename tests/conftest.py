@@ -1,0 +1,40 @@
+"""Data that several test files use."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+
+@pytest.fixture
+def write_idx() -> Callable[..., Path]:
+    """Gives ``write_idx(folder, name, array, gz=False)``: it writes an IDX file of unsigned bytes and returns its path."""
+
+    def write(folder: Path, name: str, array: npt.ArrayLike, gz: bool = False) -> Path:
+        values = np.asarray(array, np.uint8)
+        content = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+        path = folder / (f"{name}.gz" if gz else name)
+        path.write_bytes(gzip.compress(content) if gz else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_dataset_folder(tmp_path: Path, write_idx: Callable[..., Path]) -> Path:
+    """A folder of four IDX files: 90 training and 30 test images of 7 x 5 pixels in 3 classes, told apart by brightness."""
+    folder = tmp_path / "shades"
+    folder.mkdir()
+    generator = np.random.default_rng(7)
+    for part, count in (("train", 90), ("t10k", 30)):
+        labels = generator.permutation(np.arange(count) % 3)
+        noise = generator.integers(-20, 21, (count, 7, 5))
+        write_idx(folder, f"{part}-images-idx3-ubyte", 40 + 80 * labels[:, None, None] + noise)
+        write_idx(folder, f"{part}-labels-idx1-ubyte", labels)
+    return folder

@@ -1,0 +1,187 @@
+"""The command line: bad input, exit codes, interruption."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_tuner._version import __version__
+from mnist_tuner.trainer import read_checkpoint
+from tests.commands import environment, mnist_tuner
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """An empty folder for the runs."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+def test_version_and_help() -> None:
+    assert mnist_tuner("--version").stdout == f"mnist-tuner {__version__}\n"
+    shown = mnist_tuner("train", "--help").stdout
+    for option in ("--epochs", "--hidden", "--val-fraction", "--json", "Example: mnist-tuner train"):
+        assert option in shown
+
+
+def test_completion_can_be_shown() -> None:
+    assert "complete" in mnist_tuner("--show-completion", "bash").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "0"], "--epochs is 0: expected 1 to 100,000"),
+        (["--epochs", "-3"], "--epochs is -3"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs", "99999999999999"], "--epochs is 99999999999999"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--batch-size", "1.5"], "--batch-size"),
+        (["--hidden", "0"], "--hidden is 0"),
+        (["--hidden", "100,-1"], "--hidden is -1"),
+        (["--hidden", "a,b"], "--hidden is 'a,b': expected widths separated by commas"),
+        (["--hidden", ""], "--hidden is ''"),
+        (["--hidden", "9999999999"], "--hidden is 9999999999"),
+        (["--hidden", ",".join(["8"] * 21)], "--hidden has 21 widths"),
+        (["--learning-rate", "0"], "--learning-rate is 0.0"),
+        (["--learning-rate", "nan"], "--learning-rate is nan"),
+        (["--learning-rate", "inf"], "--learning-rate is inf"),
+        (["--learning-rate", "-0.1"], "--learning-rate is -0.1"),
+        (["--learning-rate", "fast"], "--learning-rate"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--seed", "4294967296"], "--seed is 4294967296"),
+        (["--val-fraction", "1"], "--val-fraction is 1.0"),
+        (["--val-fraction", "nan"], "--val-fraction is nan"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--threads", "100000"], "--threads is 100000"),
+        (["--colour", "red"], "--colour"),
+        (["--output", __file__], "a run's folder cannot be made there (Not a directory)"),
+        (["--output", f"{__file__}/runs"], "cannot be made there"),
+        (["extra"], "extra"),
+    ],
+)
+def test_nonsense_gets_one_clear_line_and_code_2(options: list[str], message: str, output: Path) -> None:
+    done = mnist_tuner("train", "--output", output, *options, code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("mnist-tuner: error: ")
+    assert message in done.stderr
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "91"], "--batch-size is 91: expected 1 to 90, the training images"),
+        (["--val-fraction", "0.999"], "--val-fraction is 0.999: of 90 images it leaves one part empty"),
+        (["--hidden", "100000,100000"], "GiB"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_refused(
+    options: list[str], message: str, small_dataset_folder: Path, output: Path
+) -> None:
+    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", output, *options, code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert list(output.iterdir()) == []
+
+
+def test_damaged_data_is_named_in_one_line(small_dataset_folder: Path, output: Path) -> None:
+    labels = small_dataset_folder / "train-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1])
+    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", output, code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{labels}: truncated" in done.stderr
+
+
+def test_an_unknown_command_is_refused() -> None:
+    assert "dance" in mnist_tuner("dance", code=2).stderr
+
+
+def test_another_keras_backend_is_refused_in_one_line(output: Path) -> None:
+    done = mnist_tuner("train", "--output", output, code=2, KERAS_BACKEND="jax")
+    assert len(done.stderr.splitlines()) == 1
+    assert "KERAS_BACKEND is 'jax'" in done.stderr
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_dataset_folder: Path, output: Path) -> None:
+    command = [sys.executable, "-m", "mnist_tuner", "train", "--data", small_dataset_folder, "--output", output]
+    done = subprocess.run(
+        [*command, "--hidden", "512"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "File too large" in done.stderr
+    (run,) = output.iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert list((run / "checkpoints").iterdir()) == []
+
+
+def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_folder: Path, output: Path) -> None:
+    hidden = ",".join(["64"] * 12)
+    options = ["--learning-rate", "1000", "--hidden", hidden, "--batch-size", "8"]
+    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", output, *options, code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "diverged: the loss of step" in done.stderr
+    (run,) = output.iterdir()
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "diverged" in manifest["error"]
+
+
+def started(folder: Path, output: Path) -> subprocess.Popen[str]:
+    """A long training that has finished its second epoch."""
+    command = [sys.executable, "-u", "-m", "mnist_tuner", "train", "--epochs", "100000"]
+    process = subprocess.Popen(
+        [*command, "--data", str(folder), "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Epoch 2/"):
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path, output: Path) -> None:
+    process = started(small_dataset_folder, output)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == ""
+    (run,) = output.iterdir()
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["status"] == "interrupted"
+    assert len(manifest["epochs"]) >= 2
+    (path,) = (run / "checkpoints").iterdir()
+    assert str(path) in printed
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.header.global_step >= 3 * len(manifest["epochs"])
+    assert int(checkpoint.tensors["optimizer/0"]) == checkpoint.header.global_step  # Keras's own count of steps
+
+
+def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Path) -> None:
+    process = started(small_dataset_folder, output)
+    process.kill()
+    process.communicate(timeout=60)
+    (run,) = output.iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    whole = [path for path in (run / "checkpoints").iterdir() if not path.name.startswith(".")]
+    assert whole
+    for path in whole:
+        assert read_checkpoint(path).header.epoch_complete

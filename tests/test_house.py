@@ -1,0 +1,95 @@
+"""What is imported when, and by whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mnist_tuner
+from tests.commands import python
+
+PACKAGE = Path(mnist_tuner.__file__).parent
+ABOVE = {  # what each room may import of the house
+    "trainer": {"trainer"},
+    "data": {"trainer", "errors"},
+    "models": {"trainer", "errors"},
+    "reports": {"reports", "trainer", "errors"},
+    "runs": {"trainer", "errors"},
+    "startup": {"errors"},
+    "runner": {"reports", "models", "data", "trainer", "runs", "startup", "errors"},
+    "cli": {"runner", "runs", "errors", "_version"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of the house that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_tuner"):
+            rest = node.module.split(".")[1:]
+            names |= {rest[0]} if rest else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mnist_tuner.")}
+    return names
+
+
+@pytest.mark.parametrize("room", ABOVE)
+def test_arrows_point_one_way(room: str) -> None:
+    files = list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+    for path in files:
+        assert imports(path) <= ABOVE[room], path
+
+
+@pytest.mark.parametrize(
+    "module", ["mnist_tuner", "mnist_tuner.cli", "mnist_tuner.data", "mnist_tuner.trainer", "mnist_tuner.runner"]
+)
+def test_importing_does_not_load_tensorflow(module: str) -> None:
+    assert python(f"import sys, {module}; print('tensorflow' in sys.modules or 'keras' in sys.modules)") == "False\n"
+
+
+def test_the_trainer_needs_neither_the_search_nor_the_command_line() -> None:
+    program = "import sys, mnist_tuner.trainer as t; t.Trainer; print({'keras_tuner', 'typer', 'matplotlib'} & set(sys.modules))"
+    assert python(program) == "set()\n"
+
+
+def test_the_library_sets_no_global_state_at_import() -> None:
+    program = """
+import random, keras, numpy as np, tensorflow as tf
+def state():
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return random.getstate(), np.random.get_state()[1].tolist(), threads, keras.config.dtype_policy().name
+before = state()
+import mnist_tuner
+for name in mnist_tuner.__all__:
+    getattr(mnist_tuner, name)
+print(state() == before)
+"""
+    assert python(program) == "True\n"
+
+
+def test_another_keras_backend_is_an_import_error_in_one_line() -> None:
+    program = """
+import mnist_tuner
+try:
+    mnist_tuner.Trainer
+except ImportError as error:
+    print(error)
+"""
+    assert "KERAS_BACKEND is 'jax': unset it" in python(program, KERAS_BACKEND="jax")
+
+
+LOADED = "import sys; print(sorted({'sklearn', 'matplotlib'} & set(sys.modules)))"
+
+
+def test_the_commands_keep_optional_packages_out_while_keras_loads(tmp_path: Path) -> None:
+    for name in ("sklearn", "matplotlib"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    path = str(tmp_path)
+    # A plain import of Keras does load one that is there; otherwise this test would show nothing.
+    assert python(f"import keras; {LOADED}", PYTHONPATH=path) != "[]\n"
+    start = "from mnist_tuner.startup import load_tensorflow; load_tensorflow(1)"
+    assert python(f"{start}; {LOADED}", PYTHONPATH=path) == "[]\n"
+    assert python(f"{start}; import sklearn, matplotlib; {LOADED}", PYTHONPATH=path) == "['matplotlib', 'sklearn']\n"

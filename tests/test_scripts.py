@@ -1,0 +1,88 @@
+"""The scripts set themselves up. A small project in the place of ours keeps the installations short."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+
+PYPROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "small"
+version = "1"
+[tool.setuptools]
+py-modules = ["small"]
+"""
+
+SCRIPT = """#!/bin/sh
+set -eu
+. "$(dirname -- "$0")/environment.sh"
+ensure_environment
+exec "$python" -c 'import small; print(small.ANSWER)'
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A clone with a space in its path."""
+    root = tmp_path / "a clone"
+    (root / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "environment.sh", root / "scripts")
+    (root / "scripts" / "start").write_text(SCRIPT)
+    (root / "scripts" / "start").chmod(0o755)
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "small.py").write_text("ANSWER = 42\n")
+    return root
+
+
+def start(root: Path, folder: Path = Path("/")) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    script = root / "scripts" / "start"
+    return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def test_the_first_start_installs_and_the_next_ones_only_when_something_changed(project: Path) -> None:
+    first = start(project)
+    assert (first.returncode, first.stdout) == (0, "42\n"), first.stderr
+    assert "Installing" in first.stderr
+    second = start(project, folder=project / "scripts")
+    assert (second.returncode, second.stdout, second.stderr) == (0, "42\n", "")
+
+    moved = project.rename(project.with_name("moved"))
+    third = start(moved)
+    assert (third.returncode, third.stdout) == (0, "42\n")
+    assert "Installing" in third.stderr
+
+    (moved / "pyproject.toml").write_text(PYPROJECT.replace('version = "1"', 'version = "2"'))
+    assert "Installing" in start(moved).stderr
+    assert not (moved / ".venv.lock").exists()
+
+
+def test_a_failed_installation_says_so_and_leaves_nothing_behind(project: Path) -> None:
+    broken = PYPROJECT.replace('version = "1"', 'version = "1"\ndependencies = ["absent @ file:///no/such/package"]')
+    (project / "pyproject.toml").write_text(broken)
+    failed = start(project)
+    assert failed.returncode == 1
+    assert "error: the installation failed" in failed.stderr
+    assert not (project / ".venv").exists()
+    assert not (project / ".venv.lock").exists()
+    (project / "pyproject.toml").write_text(PYPROJECT)
+    assert start(project).stdout == "42\n"
+
+
+def test_an_installation_that_was_killed_is_not_trusted(project: Path) -> None:
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").write_text("#!/bin/sh\necho half-made\n")
+    (project / ".venv" / "bin" / "python").chmod(0o755)
+    lock = project / ".venv.lock"
+    lock.mkdir()
+    (lock / "pid").write_text("4194999")  # beyond any process number
+    assert start(project).stdout == "42\n"
