@@ -22,7 +22,7 @@ from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import DataSummary, RunReport, Timing, classification_report
 from mnist_tuner.runs import RunDirectory
-from mnist_tuner.startup import load_tensorflow
+from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
 
 if TYPE_CHECKING:
@@ -183,6 +183,8 @@ class _Run:
 
     def train(self) -> None:
         """Fits."""
+        import tensorflow as tf
+
         from mnist_tuner.trainer import CSVLogger, ModelCheckpoint, RichModelSummary, RichProgressBar, Trainer
 
         self.history = _history()
@@ -199,7 +201,17 @@ class _Run:
             default_root_dir=self.folder.path,
         )
         started = time.perf_counter()
-        self.trainer.fit(self.model, datamodule=self.data)
+        try:
+            self.trainer.fit(self.model, datamodule=self.data)
+        except tf.errors.OpError as error:
+            cache = compile_cache()
+            if cache is None or str(cache) not in error.message:
+                raise
+            shutil.rmtree(cache, ignore_errors=True)
+            raise OSError(
+                f"the cache of compiled programs, {cache}, could not be used and has been deleted: start again, "
+                "or set MNIST_TUNER_COMPILE_CACHE=off"
+            ) from error
         self.seconds["fit_s"] = time.perf_counter() - started
         self.seconds["compile_s"] = self.trainer.compile_seconds
 

@@ -6,17 +6,25 @@ Only the commands call this. Imported as a library, the package changes nothing 
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib.abc
 import importlib.machinery
 import os
+import platform
+import stat
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
 
 from mnist_tuner.errors import InputError
+
+CACHED_PROGRAMS = 100
+"""So many compiled programs are kept, of about 0.4 MB each; the oldest go first."""
 
 
 def load_tensorflow(threads: int) -> float:
@@ -35,6 +43,10 @@ def load_tensorflow(threads: int) -> float:
     if backend != "tensorflow":
         raise InputError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
     began = time.perf_counter()
+    cache = compile_cache()
+    if cache is not None:
+        flags = os.environ.get("TF_XLA_FLAGS", "")
+        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={cache}".strip()
     with _no_garbage_collection(), _held_back("sklearn", "matplotlib"), _silenced():
         # In keras.json the backend may be another one, too.
         os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -44,6 +56,35 @@ def load_tensorflow(threads: int) -> float:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
     return time.perf_counter() - began
+
+
+def compile_cache() -> Path | None:
+    """The folder in which XLA keeps what it has compiled, so that the next process need not; None where there is none.
+
+    What lies there is machine code: so there is one folder per TensorFlow and processor, in the user's cache folder, and it
+    must be the user's alone. A program that is read back computes the same bits as one that was just compiled.
+    MNIST_TUNER_COMPILE_CACHE=off turns it off.
+    """
+    if os.environ.get("MNIST_TUNER_COMPILE_CACHE") == "off" or not hasattr(os, "getuid"):
+        return None
+    processor = platform.processor() + platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    key = f"tensorflow-{version('tensorflow')}-{hashlib.sha256(processor.encode()).hexdigest()[:16]}"
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home / "mnist_tuner" / key
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+        private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077
+        if not private or " " in str(folder) or not os.access(folder, os.W_OK):  # the flags are split at spaces
+            return None
+        for old in sorted(folder.iterdir(), key=lambda path: path.lstat().st_mtime)[:-CACHED_PROGRAMS]:
+            old.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        return None
+    return folder
 
 
 @contextmanager
@@ -99,7 +140,7 @@ def _silenced() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # an error comes as an exception, too
     try:
         saved = os.dup(2)
     except OSError:  # there is no standard error

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mnist_tuner import load_dataset
+from mnist_tuner.data import Dataset
+
 
 @pytest.fixture
 def write_idx() -> Callable[..., Path]:
@@ -38,3 +41,9 @@ def small_dataset_folder(tmp_path: Path, write_idx: Callable[..., Path]) -> Path
         write_idx(folder, f"{part}-images-idx3-ubyte", 40 + 80 * labels[:, None, None] + noise)
         write_idx(folder, f"{part}-labels-idx1-ubyte", labels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """The embedded MNIST."""
+    return load_dataset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_data
         [*command, "--hidden", "512"],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(MNIST_TUNER_COMPILE_CACHE="off"),
         timeout=120,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
@@ -185,3 +186,31 @@ def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Pat
     assert whole
     for path in whole:
         assert read_checkpoint(path).header.epoch_complete
+
+
+def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_dataset_folder: Path, output: Path) -> None:
+    home = output.parent / "cache"
+    train = ["train", "--quiet", "--data", small_dataset_folder, "--output", output]
+    mnist_tuner(*train, MNIST_TUNER_COMPILE_CACHE="off", XDG_CACHE_HOME=str(home))
+    assert not home.exists()
+    for _ in range(2):
+        assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
+    (folder,) = (home / "mnist_tuner").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (program,) = folder.iterdir()
+    checkpoints = [read_checkpoint(path) for path in output.glob("*/checkpoints/*")]
+    assert len(checkpoints) == 3
+    for checkpoint in checkpoints[1:]:
+        for name, tensor in checkpoint.tensors.items():
+            assert tensor.tobytes() == checkpoints[0].tensors[name].tobytes()
+
+    program.write_bytes(b"torn")
+    done = mnist_tuner(*train, code=2, XDG_CACHE_HOME=str(home))
+    assert len(done.stderr.splitlines()) == 1
+    assert "has been deleted: start again" in done.stderr
+    assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
+
+    folder.chmod(0o755)  # others could read it, so it might have been others' once
+    kept = {path: path.stat().st_atime_ns for path in folder.iterdir()}
+    mnist_tuner(*train, XDG_CACHE_HOME=str(home))
+    assert {path: path.stat().st_atime_ns for path in folder.iterdir()} == kept

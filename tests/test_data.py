@@ -37,11 +37,6 @@ HEADER = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 4)
 ENDLESS_HEADER = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 28)
 
 
-@pytest.fixture(scope="module")
-def mnist() -> Dataset:
-    return load_dataset()
-
-
 def refusal(function: Callable[..., object], *arguments: Any) -> str:
     """The message with which an `InputError` refuses a call; it is one line."""
     with pytest.raises(InputError) as caught:

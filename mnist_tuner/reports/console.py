@@ -115,9 +115,11 @@ def _class_table(scores: Sequence[ClassScore]) -> Table:
 class _Matrix:
     """The confusion matrix: the diagonal plain, the mistakes shaded by how many they are, zeros as dots."""
 
+    title = "Confusion matrix (row: true, column: read as)"
+
     def __init__(self, matrix: Sequence[Sequence[int]]) -> None:
         self.matrix = matrix
-        self.cell = max(len(str(count)) for row in matrix for count in row) + 1
+        self.cell = 1 + max(len(str(number)) for row in (*matrix, [len(matrix) - 1]) for number in row)
         self.most = max((n for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j), default=0)
 
     @property
@@ -125,11 +127,11 @@ class _Matrix:
         return 6 + self.cell * len(self.matrix)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        width = min(self.width, options.max_width)
+        width = min(max(self.width, len(self.title)), options.max_width)
         return Measurement(width, width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text("Confusion matrix (row: true, column: read as)", style="bold")
+        yield Text(self.title, style="bold")
         if self.width > options.max_width:
             yield Text(f"{len(self.matrix)} x {len(self.matrix)} classes are too wide for this console.")
             return
@@ -171,7 +173,7 @@ class _Gallery:
         self.pictures = np.pad(pictures, ((0, 0), (1, 1 + pictures.shape[1] % 2), (1, 1)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if options.ascii_only:
+        if options.ascii_only or console.color_system is None:
             return
         yield Text()
         yield Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)")

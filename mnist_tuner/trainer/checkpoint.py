@@ -68,7 +68,7 @@ class Checkpoint:
         """Puts the saved state into a module whose model (and optimizer, if it has one) is built.
 
         Raises:
-            CheckpointError: names or shapes differ; nothing has been changed.
+            CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
         variables = _variables(module)
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}

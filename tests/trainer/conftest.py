@@ -9,17 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mnist_tuner import load_dataset
 from mnist_tuner.data import Dataset, scale_pixels
 from mnist_tuner.trainer import ArrayLoader, Trainer
 
 Digits = Callable[..., ArrayLoader]
-
-
-@pytest.fixture(scope="session")
-def mnist() -> Dataset:
-    """The embedded MNIST."""
-    return load_dataset()
 
 
 @pytest.fixture
