@@ -24,10 +24,10 @@ def judged(classes: int = 10, total: int = 10_000, accuracy: float = 0.9) -> Cla
 
 
 def printed(renderable: RenderableType, width: int = 80) -> list[str]:
-    """The lines that a console of this width shows, without colours."""
-    file = io.StringIO()
-    Console(file=file, width=width, force_terminal=True, color_system=None).print(renderable)
-    return file.getvalue().splitlines()
+    """The lines that a colour terminal of this width shows, as bare text."""
+    console = Console(file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor")
+    console.print(renderable)
+    return console.export_text(styles=False).splitlines()
 
 
 def printed_in_ascii(renderable: RenderableType, width: int = 80) -> str:
@@ -232,3 +232,11 @@ def test_the_epochs_are_listed_with_their_metrics() -> None:
         " 1 0.2500 1.5 ",
         " 2 0.1250 1.25 ",
     ]
+
+
+def test_a_terminal_without_colours_gets_no_pictures() -> None:
+    file = io.StringIO()
+    images = np.full((10_000, 28, 28), 255, np.uint8)
+    Console(file=file, width=80, force_terminal=True, color_system=None).print(rendering.test_report(judged(), images))
+    assert HALF_BLOCK not in file.getvalue()
+    assert "Most confident" not in file.getvalue()
