@@ -43,6 +43,7 @@ def load_tensorflow(threads: int) -> float:
     if backend != "tensorflow":
         raise InputError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
     began = time.perf_counter()
+    _tune_xla()
     cache = compile_cache()
     if cache is not None:
         flags = os.environ.get("TF_XLA_FLAGS", "")
@@ -58,6 +59,25 @@ def load_tensorflow(threads: int) -> float:
     return time.perf_counter() - began
 
 
+def _tune_xla() -> None:
+    """Has XLA use the processor's full vectors, and Eigen's matrix product instead of YNNPACK's.
+
+    Measured on a processor with AVX-512, where it makes a step of the baseline a seventh faster; elsewhere, and where the
+    user has set XLA_FLAGS, nothing is changed. XLA aborts at a flag that it does not know, and TensorFlow's releases differ
+    in theirs: so only the release that this was tried with is tuned.
+    """
+    if "XLA_FLAGS" not in os.environ and version("tensorflow").startswith("2.21.") and " avx512f " in _processor():
+        os.environ["XLA_FLAGS"] = "--xla_cpu_prefer_vector_width=512 --xla_cpu_experimental_ynn_fusion_type="
+
+
+def _processor() -> str:
+    """The processor's name and what it can do."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return " ".join(sorted({f"{line} " for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return platform.processor() + platform.machine()
+
+
 def compile_cache() -> Path | None:
     """The folder in which XLA keeps what it has compiled, so that the next process need not; None where there is none.
 
@@ -67,11 +87,8 @@ def compile_cache() -> Path | None:
     """
     if os.environ.get("MNIST_TUNER_COMPILE_CACHE") == "off" or not hasattr(os, "getuid"):
         return None
-    processor = platform.processor() + platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-    key = f"tensorflow-{version('tensorflow')}-{hashlib.sha256(processor.encode()).hexdigest()[:16]}"
+    machine = f"{_processor()} {os.environ.get('XLA_FLAGS')}"
+    key = f"tensorflow-{version('tensorflow')}-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = home / "mnist_tuner" / key
