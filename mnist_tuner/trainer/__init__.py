@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.checkpoint import Checkpoint, read_checkpoint
     from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
     from mnist_tuner.trainer.loggers import CSVLogger, Logger
+    from mnist_tuner.trainer.loops import NonFiniteLossError
     from mnist_tuner.trainer.module import KerasModule, Module
     from mnist_tuner.trainer.seed import seed_everything
-    from mnist_tuner.trainer.trainer import NonFiniteLossError, Trainer
+    from mnist_tuner.trainer.trainer import Trainer
 
 _HOMES = {
     "ArrayLoader": "datamodule",
@@ -29,7 +30,7 @@ _HOMES = {
     "Logger": "loggers",
     "ModelCheckpoint": "callbacks",
     "Module": "module",
-    "NonFiniteLossError": "trainer",
+    "NonFiniteLossError": "loops",
     "RichModelSummary": "callbacks",
     "RichProgressBar": "callbacks",
     "Trainer": "trainer",

@@ -79,7 +79,7 @@ class CompiledLoop:
             whole_batches: False for an epoch's short last batch: it comes once an epoch, so a plain graph is cheaper than
                 compiling a second program.
         """
-        program = self._program(stage, jit=whole_batches and self._jit_compile is not False)
+        program = self._program(stage, jit=whole_batches and self.jit_compiled)
         length = self._fixed_steps or self._steps
         began = time.perf_counter()
         position, nonfinite, loss = program(
@@ -96,7 +96,9 @@ class CompiledLoop:
         key = (jit, tuple((tuple(t.shape), t.dtype) for t in tf.nest.flatten(stage.rows)), stage.batch_size)
         if key not in self._programs:
             began = time.perf_counter()
-            self._programs[key] = self._build(stage, jit)
+            program = self._build(stage, jit)
+            key = (jit and self.jit_compiled, *key[1:])  # XLA may have refused
+            self._programs[key] = program
             self.compile_seconds += time.perf_counter() - began
         return self._programs[key]
 

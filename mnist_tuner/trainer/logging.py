@@ -119,10 +119,20 @@ class MetricLog:
             if not entry.options.on_epoch or float(entry.weight) > 0
         }
 
-    def names(self, *, prog_bar: bool = False, logger: bool = False) -> set[str]:
-        """The names logged with these arguments set."""
+    def all_values(self) -> dict[str, float]:
+        """Everything under every name: as it was written, per step, per epoch."""
+        return self.bare_values() | self.step_values() | self.epoch_values()
+
+    def prog_bar_values(self) -> dict[str, float]:
+        """What the progress display shows."""
+        return {name: value for name, value in self.bare_values().items() if self._entries[name].options.prog_bar}
+
+    def logger_values(self) -> dict[str, float]:
+        """What the loggers get."""
+        unwanted = {name for name, entry in self._entries.items() if not entry.options.logger}
+        values = self.step_values() | self.epoch_values()
         return {
-            name
-            for name, entry in self._entries.items()
-            if (entry.options.prog_bar or not prog_bar) and (entry.options.logger or not logger)
+            name: value
+            for name, value in values.items()
+            if not unwanted & {name, name.removesuffix("_step"), name.removesuffix("_epoch")}
         }

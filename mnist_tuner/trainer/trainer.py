@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointHeader
-from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
-from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule, Stage, slice_batch
+from mnist_tuner.trainer.compiled import JitCompile
+from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
 from mnist_tuner.trainer.interrupt import Interrupt, deferred_interrupt
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.logging import MetricLog
+from mnist_tuner.trainer.loops import evaluate, logs_of, loops_of, predict, train_epoch
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 
@@ -27,23 +27,6 @@ if keras.backend.backend() != "tensorflow":
         f"mnist_tuner needs Keras's TensorFlow backend, and keras.json asks for {keras.backend.backend()!r}: "
         "set KERAS_BACKEND=tensorflow"
     )
-
-_NOUN = {"validate": "validation", "test": "test", "predict": "predict"}
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number.
-
-    Attributes:
-        step: the optimizer step, counted from 1.
-        epoch: the epoch, counted from 1.
-    """
-
-    def __init__(self, step: int, epoch: int) -> None:
-        super().__init__(
-            f"the training diverged: the loss of step {step:,} (epoch {epoch}) is not finite; try a smaller learning rate"
-        )
-        self.step, self.epoch = step, epoch
 
 
 class Trainer:
@@ -136,7 +119,7 @@ class Trainer:
         self.interrupted = False
         self.callback_metrics: dict[str, float] = {}
         self.module: Module | None = None
-        self._interrupt = Interrupt()
+        self.interrupt = Interrupt()
 
     # The four verbs.
 
@@ -163,18 +146,18 @@ class Trainer:
         """
         with self._running(TrainerFn.FITTING, model, datamodule) as module:
             train, val = self._loaders(train_dataloaders, val_dataloaders, datamodule)
-            self.num_training_batches = self._limited(RunningStage.TRAINING, train)
+            self.num_training_batches = self.limited(RunningStage.TRAINING, train)
             self._configure(module, train)
-            self._call("on_fit_start")
+            self.call("on_fit_start")
             if self.num_training_batches:
-                self._call("on_train_start")
+                self.call("on_train_start")
                 while not self._done():
-                    self._train_epoch(module, train, val)
+                    train_epoch(self, module, train, val)
                 if module.optimizer is not None and module.model is not None:
                     # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
                     module.optimizer.finalize_variable_values(module.model.trainable_variables)
-                self._call("on_train_end")
-            self._call("on_fit_end")
+                self.call("on_train_end")
+            self.call("on_fit_end")
 
     def validate(
         self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
@@ -201,20 +184,13 @@ class Trainer:
     ) -> list[Any]:
         """The outputs of predict_step, one per batch, as numpy arrays (or structures of them)."""
         with self._running(TrainerFn.PREDICTING, model, datamodule) as module:
-            loader = dataloaders or (datamodule.predict_dataloader() if datamodule else None)
+            loader = dataloaders
+            if loader is None and datamodule is not None:
+                loader = datamodule.predict_dataloader()
             if loader is None:
                 raise ValueError("there is nothing to predict: give dataloaders or a datamodule with predict_dataloader()")
             self._configure(module, loader, fit=False)
-            batches = self._limited(RunningStage.PREDICTING, loader)
-            outputs = []
-            with self._pass(module, RunningStage.PREDICTING):
-                for stage in _up_to(loader.stages(epoch=0), batches):
-                    step = self._predict_program(module, loader)
-                    for index in range(stage.batches):
-                        output = step(slice_batch(stage.rows, index, stage.batch_size), tf.constant(stage.first + index))
-                        outputs.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), output))
-                        self._interrupt.check()
-        return outputs
+            return predict(self, module, loader)
 
     # What callbacks and people read.
 
@@ -229,16 +205,14 @@ class Trainer:
         if self.module is None:
             return {}
         shown: dict[str, float] = {}
-        for log in self._logs(self.module).values():
-            names = log.names(prog_bar=True)
-            shown |= {name: value for name, value in log.bare_values().items() if name in names}
+        for log in logs_of(self.module).values():
+            shown |= log.prog_bar_values()
         return shown
 
     @property
     def compile_seconds(self) -> float:
         """What tracing and compiling the loops has cost so far, in seconds."""
-        loops = self.module.__dict__.get("_loops", {}) if self.module else {}
-        return float(sum(loop.compile_seconds for loop in loops.values()))
+        return 0.0 if self.module is None else sum(loop.compile_seconds for loop in loops_of(self.module).values())
 
     @property
     def checkpoint_callback(self) -> ModelCheckpoint | None:
@@ -258,7 +232,7 @@ class Trainer:
             epoch=self.current_epoch,
             global_step=self.global_step,
             epoch_complete=self.batches_in_epoch == self.num_training_batches,
-            jit_compiled=all(loop.jit_compiled for key, loop in self._loops(self.module).items() if key[0] == "train"),
+            jit_compiled=all(loop.jit_compiled for key, loop in loops_of(self.module).items() if key[0] is RunningStage.TRAINING),
             threads=tf.config.threading.get_intra_op_parallelism_threads(),
             metrics=self.callback_metrics,
             versions={name: version(name) for name in ("mnist_tuner", "tensorflow", "keras", "numpy")},
@@ -266,47 +240,6 @@ class Trainer:
         Checkpoint.of(self.module, header).save(Path(path))
 
     # The parts of the verbs.
-
-    def _train_epoch(self, module: Module, train: ArrayLoader, val: ArrayLoader | None) -> None:
-        log = self._begin_pass(module, RunningStage.TRAINING)
-        self.batches_in_epoch = self.rows_in_epoch = 0
-        self._call("on_train_epoch_start")
-        loop = self._train_loop(module, train)
-        hooked = self._overridden("on_train_batch_start", "on_train_batch_end")
-        steps_left = self.max_steps - self.global_step if self.max_steps >= 0 else self.num_training_batches
-        for stage in _up_to(train.stages(self.current_epoch), min(self.num_training_batches, steps_left)):
-            self._train_stage(module, train, loop, stage, hooked)
-            if self.should_stop:
-                break
-        self.callback_metrics |= log.bare_values() | log.step_values() | log.epoch_values()
-        if val is not None and self._limited(RunningStage.VALIDATING, val):
-            self._evaluate(module, RunningStage.VALIDATING, val)
-            self.state.stage = RunningStage.TRAINING
-            module._log = log
-        self._call("on_train_epoch_end")
-        self.callback_metrics |= log.bare_values() | log.epoch_values()
-        self._write_metrics(module)
-        self.current_epoch += 1
-
-    def _train_stage(self, module: Module, train: ArrayLoader, loop: CompiledLoop, stage: Stage, hooked: bool) -> None:
-        position = 0
-        while position < stage.batches and not self.should_stop:
-            if hooked:
-                batch = train.preprocess(slice_batch(stage.rows, position, stage.batch_size))
-                self._call("on_train_batch_start", batch, stage.first + position)
-            stop = position + 1 if hooked else stage.batches
-            result = loop.run(stage, position, stop, whole_batches=stage.batch_size == train.batch_size)
-            steps = result.next - position
-            self.global_step += steps
-            self.batches_in_epoch += steps
-            self.rows_in_epoch += steps * stage.batch_size
-            if result.nonfinite is not None:
-                raise NonFiniteLossError(self.global_step, self.current_epoch + 1)
-            if hooked:
-                self._call("on_train_batch_end", result.loss, batch, stage.first + position)
-            position = result.next
-            self._call_callbacks("on_train_steps_end")
-            self._interrupt.check()
 
     def _evaluate_alone(
         self, fn: TrainerFn, model: Module | keras.Model, loader: ArrayLoader | None, datamodule: DataModule | None
@@ -319,42 +252,9 @@ class Trainer:
                 raise ValueError(f"there is no data to {fn}: give dataloaders or a datamodule with {fn[:4]}_dataloader()")
             self._configure(module, loader, fit=False)
             stage = RunningStage.TESTING if testing else RunningStage.VALIDATING
-            if not self._limited(stage, loader):
+            if not self.limited(stage, loader):
                 return []
-            return [self._evaluate(module, stage, loader)]
-
-    def _evaluate(self, module: Module, stage: RunningStage, loader: ArrayLoader) -> dict[str, float]:
-        with self._pass(module, stage) as log:
-            loop = self._evaluation_loop(module, stage, loader)
-            for rows in _up_to(loader.stages(epoch=0), self._limited(stage, loader)):
-                position = 0
-                while position < rows.batches:
-                    position = loop.run(rows, position, rows.batches).next
-                    self._interrupt.check()
-            metrics = log.bare_values()
-            self.callback_metrics |= metrics | log.epoch_values()
-        # The epoch-end hook may have logged more.
-        self.callback_metrics |= log.bare_values() | log.epoch_values()
-        return metrics | log.epoch_values()
-
-    @contextmanager
-    def _pass(self, module: Module, stage: RunningStage) -> Iterator[MetricLog]:
-        """A pass over data without training, within its hooks."""
-        noun = _NOUN[stage]
-        log = self._begin_pass(module, stage)
-        self._call(f"on_{noun}_start")
-        self._call(f"on_{noun}_epoch_start")
-        yield log
-        self._call(f"on_{noun}_epoch_end")
-        self._call(f"on_{noun}_end")
-
-    def _begin_pass(self, module: Module, stage: RunningStage) -> MetricLog:
-        self.state.stage = stage
-        log = self._logs(module).setdefault(stage, MetricLog())
-        log.reset()
-        module._log = log
-        module.reset_metrics()
-        return log
+            return [evaluate(self, module, stage, loader)]
 
     # Setting up and ending.
 
@@ -365,12 +265,12 @@ class Trainer:
         self.module, module.trainer = module, self
         self.state = TrainerState(TrainerStatus.RUNNING, fn)
         self.should_stop = self.interrupted = False
-        with deferred_interrupt() as self._interrupt:
+        with deferred_interrupt() as self.interrupt:
             try:
                 if datamodule is not None:
                     datamodule.prepare_data()
                     datamodule.setup(fn)
-                self._call_callbacks("setup", str(fn))
+                self.call_callbacks("setup", str(fn))
                 module.setup(fn)
                 yield module
                 self._teardown(fn, module, datamodule)
@@ -380,7 +280,7 @@ class Trainer:
             except BaseException as exception:
                 self.state.status = TrainerStatus.INTERRUPTED
                 self.interrupted = isinstance(exception, KeyboardInterrupt)
-                self._call("on_exception", exception)
+                self.call("on_exception", exception)
                 if datamodule is not None:
                     datamodule.on_exception(exception)
                 for logger in self.loggers:
@@ -395,7 +295,7 @@ class Trainer:
         module._log = None
         if datamodule is not None:
             datamodule.teardown(fn)
-        self._call_callbacks("teardown", str(fn))
+        self.call_callbacks("teardown", str(fn))
         module.teardown(fn)
 
     def _configure(self, module: Module, loader: ArrayLoader, fit: bool = True) -> None:
@@ -419,8 +319,8 @@ class Trainer:
         if isinstance(train, DataModule):
             raise TypeError("a DataModule was given as train_dataloaders: pass it as datamodule=")
         if datamodule is not None:
-            if train is not None:
-                raise ValueError("both train_dataloaders and a datamodule were given: give one of them")
+            if train is not None or val is not None:
+                raise ValueError("both dataloaders and a datamodule were given: give one of them")
             train = datamodule.train_dataloader()
             val = datamodule.val_dataloader() if self.limits[RunningStage.VALIDATING] != 0 else None
         if train is None:
@@ -430,8 +330,17 @@ class Trainer:
             val = None
         return train, val
 
-    def _limited(self, stage: RunningStage, loader: ArrayLoader) -> int:
-        """How many of the loader's batches the stage takes."""
+    def _done(self) -> bool:
+        epochs = 0 <= self.max_epochs <= self.current_epoch
+        steps = 0 <= self.max_steps <= self.global_step
+        return epochs or steps or self.should_stop
+
+    def limited(self, stage: RunningStage, loader: ArrayLoader) -> int:
+        """How many of the loader's batches a stage takes.
+
+        Raises:
+            ValueError: the limit is a share that leaves none.
+        """
         limit = self.limits[stage]
         if isinstance(limit, int):
             return min(limit, len(loader))
@@ -440,73 +349,23 @@ class Trainer:
             raise ValueError(f"the limit {limit} of {len(loader)} batches leaves none: raise it, or give a number of batches")
         return batches
 
-    def _done(self) -> bool:
-        epochs = 0 <= self.max_epochs <= self.current_epoch
-        steps = 0 <= self.max_steps <= self.global_step
-        return epochs or steps or self.should_stop
-
-    # Loops and logs live with the module, so that a later fit of the same module compiles nothing.
-
-    def _loops(self, module: Module) -> dict[Any, CompiledLoop]:
-        loops: dict[Any, CompiledLoop] = module.__dict__.setdefault("_loops", {})
-        return loops
-
-    def _logs(self, module: Module) -> dict[RunningStage, MetricLog]:
-        logs: dict[RunningStage, MetricLog] = module.__dict__.setdefault("_logs", {})
-        return logs
-
-    def _train_loop(self, module: Module, loader: ArrayLoader) -> CompiledLoop:
-        hooked = self._overridden("on_train_batch_start", "on_train_batch_end")
-        steps = 1 if hooked else self.steps_per_call
-        key = ("train", loader.transform, self.jit_compile, steps, id(module.optimizer))
-        if key not in self._loops(module):
-            step = _with_batch_size(module, module.optimize)
-            self._loops(module)[key] = CompiledLoop(step, loader.preprocess, self.jit_compile, steps)
-        return self._loops(module)[key]
-
-    def _evaluation_loop(self, module: Module, stage: RunningStage, loader: ArrayLoader) -> CompiledLoop:
-        key = (stage, loader.transform)
-        if key not in self._loops(module):
-            step = module.validation_step if stage is RunningStage.VALIDATING else module.test_step
-
-            def measure(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-                step(batch, batch_idx)
-                return tf.constant(0.0)
-
-            # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-            self._loops(module)[key] = CompiledLoop(
-                _with_batch_size(module, measure), loader.preprocess, False, "auto", stop_at_nonfinite=False
-            )
-        return self._loops(module)[key]
-
-    def _predict_program(self, module: Module, loader: ArrayLoader) -> Any:
-        key = (RunningStage.PREDICTING, loader.transform)
-        programs: dict[Any, Any] = module.__dict__.setdefault("_predict_programs", {})
-        if key not in programs:
-
-            def step(batch: Any, batch_idx: tf.Tensor) -> Any:
-                return module.predict_step(loader.preprocess(batch), batch_idx)
-
-            programs[key] = tf.function(step, autograph=False)
-        return programs[key]
-
     # Hooks.
 
-    def _call(self, hook: str, *arguments: Any) -> None:
+    def call(self, hook: str, *arguments: Any) -> None:
         """Every callback's hook, then the module's; at an epoch's end the callbacks that run last come after it."""
         late = hook == "on_train_epoch_end"
-        self._call_callbacks(hook, *arguments, only=(lambda callback: not callback.runs_last) if late else None)
+        self.call_callbacks(hook, *arguments, only=(lambda callback: not callback.runs_last) if late else None)
         assert self.module is not None
         getattr(self.module, hook)(*arguments)
         if late:
-            self._call_callbacks(hook, *arguments, only=lambda callback: callback.runs_last)
+            self.call_callbacks(hook, *arguments, only=lambda callback: callback.runs_last)
 
-    def _call_callbacks(self, hook: str, *arguments: Any, only: Any = None) -> None:
+    def call_callbacks(self, hook: str, *arguments: Any, only: Any = None) -> None:
         for callback in self.callbacks:
             if only is None or only(callback):
                 getattr(callback, hook)(self, self.module, *arguments)
 
-    def _overridden(self, *hooks: str) -> bool:
+    def overridden(self, *hooks: str) -> bool:
         """Whether the module or a callback overrides one of these hooks."""
         return any(
             getattr(type(owner), hook) is not getattr(base, hook)
@@ -520,42 +379,6 @@ class Trainer:
 
     def _has(self, kind: type[Callback]) -> bool:
         return any(isinstance(callback, kind) for callback in self.callbacks)
-
-    def _write_metrics(self, module: Module) -> None:
-        if not self.loggers:
-            return
-        logs = self._logs(module)
-        metrics: dict[str, float] = {"epoch": float(self.current_epoch)}
-        for stage in (RunningStage.TRAINING, RunningStage.VALIDATING):
-            if stage in logs:
-                names = logs[stage].names(logger=True)
-                values = logs[stage].step_values() | logs[stage].epoch_values()
-                metrics |= {k: v for k, v in values.items() if k in names or k.rsplit("_", 1)[0] in names}
-        for logger in self.loggers:
-            logger.log_metrics(metrics, self.global_step)
-
-
-def _with_batch_size(module: Module, step: Any) -> Any:
-    """Tells `Module.log` the batch's size while the step is traced."""
-
-    def wrapped(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        module._batch_size = tf.nest.flatten(batch)[0].shape[0]
-        try:
-            return step(batch, batch_idx)
-        finally:
-            module._batch_size = None
-
-    return wrapped
-
-
-def _up_to(stages: Iterator[Stage], batches: int) -> Iterator[Stage]:
-    """The stages' first batches."""
-    for stage in stages:
-        if stage.first >= batches:
-            return
-        if stage.first + stage.batches > batches:
-            stage = Stage(stage.rows, stage.batch_size, stage.first, batches - stage.first)
-        yield stage
 
 
 def _checked_limit(name: str, limit: int | float) -> int | float:

@@ -23,8 +23,8 @@ REFRESH_SECONDS = 0.1
 class RichProgressBar(Callback):
     """Shows the epoch, its metrics, the speed and the time.
 
-    On a terminal and in a notebook the running epoch's line is drawn anew at most ten times a second, between two calls of
-    the compiled loop. Elsewhere there is just a plain line per finished epoch.
+    On a terminal the running epoch's line is drawn anew at most ten times a second, between two calls of the compiled loop.
+    Elsewhere (a file, a notebook) there is just a line per finished epoch. The speed leaves out the time of compiling.
 
     Args:
         console: where to; by default the standard output.
