@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,15 +160,21 @@ class ArrayLoader:
         full = len(order) // size
         row_bytes = sum(tensor.dtype.size * int(np.prod(tensor.shape[1:])) for tensor in tf.nest.flatten(self._tensors))
         capacity = max(1, min(full, STAGE_BYTES // max(1, row_bytes * size)))
-        for first in range(start, full, capacity):
-            rows = order[first * size : (first + capacity) * size]
-            batches = min(full - first, capacity)
-            rows = rows[: batches * size]
-            if batches < capacity:
-                rows = np.concatenate([rows, np.zeros((capacity - batches) * size, np.int32)])
-            yield Stage(self._gather(rows), size, first, batches)
+        spans = [(first, min(full - first, capacity), size) for first in range(start, full, capacity)]
         if len(order) > full * size and start <= full:
-            yield Stage(self._gather(order[full * size :]), len(order) - full * size, full, 1)
+            spans.append((full, 1, len(order) - full * size))
+
+        def fetch(first: int, batches: int, batch_size: int) -> Any:
+            rows = order[first * size : first * size + batches * batch_size]
+            padding = (capacity - batches) * size if batch_size == size else 0
+            return self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
+
+        with ThreadPoolExecutor(1) as ahead:  # the next stage is put in order while this one is trained on
+            pending = [ahead.submit(fetch, *span) for span in spans[:1]]
+            for number, (first, batches, batch_size) in enumerate(spans):
+                rows = pending.pop().result()
+                pending = [ahead.submit(fetch, *span) for span in spans[number + 1 : number + 2]]
+                yield Stage(rows, batch_size, first, batches)
 
     def _gather(self, rows: npt.NDArray[np.int32]) -> Any:
         import tensorflow as tf
