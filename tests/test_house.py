@@ -12,7 +12,7 @@ from tests.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
 ABOVE = {  # what each room may import of the house
-    "trainer": {"trainer"},
+    "trainer": {"trainer", "_version"},
     "data": {"trainer", "errors"},
     "models": {"trainer", "errors"},
     "reports": {"reports", "trainer", "errors"},

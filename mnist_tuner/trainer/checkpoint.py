@@ -31,7 +31,8 @@ class CheckpointHeader:
     Attributes:
         epoch: the epoch it was written in, from 0.
         global_step: optimizer steps taken since the training began.
-        epoch_complete: whether every batch of that epoch had been trained on.
+        batches_in_epoch: how many batches of that epoch had been trained on.
+        num_training_batches: how many it has.
         jit_compiled: whether XLA ran the loop.
         threads: TensorFlow's intra-op threads; 0 where it chose.
         metrics: what was measured last.
@@ -40,11 +41,17 @@ class CheckpointHeader:
 
     epoch: int
     global_step: int
-    epoch_complete: bool
+    batches_in_epoch: int
+    num_training_batches: int
     jit_compiled: bool
     threads: int
     metrics: dict[str, float]
     versions: dict[str, str]
+
+    @property
+    def epoch_complete(self) -> bool:
+        """Whether every batch of the epoch had been trained on."""
+        return self.batches_in_epoch == self.num_training_batches
 
 
 @dataclass(frozen=True)

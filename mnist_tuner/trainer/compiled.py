@@ -27,7 +27,7 @@ class CallResult:
 
     Attributes:
         next: the batch of the stage at which to go on.
-        loss: the last step's loss.
+        loss: what the last step returned.
         nonfinite: the batch of the stage whose loss was the first that was not finite, or None.
     """
 

@@ -88,7 +88,7 @@ class ArrayLoader:
             graph, so it must use TensorFlow's operations.
 
     Raises:
-        ValueError: the arrays' lengths differ, there are no rows, or the batch size is not positive.
+        ValueError: the arrays' lengths differ, there are no rows, or an argument is out of its range.
     """
 
     def __init__(
@@ -113,11 +113,14 @@ class ArrayLoader:
         lengths = {len(array) for array in tf.nest.flatten(parts)}
         if len(lengths) != 1:
             raise ValueError(f"the arrays have different lengths: {sorted(lengths)}")
-        self._tensors = tf.nest.map_structure(_to_tensor, parts)
-        self._indices = np.arange(lengths.pop(), dtype=np.int32) if indices is None else indices.astype(np.int32)
+        self._arrays = tf.nest.map_structure(_to_array, parts)
+        (rows,) = lengths
+        self._indices = np.arange(rows, dtype=np.int32) if indices is None else _checked_indices(indices, rows)
         self._contiguous = indices is None
         if not len(self._indices):
             raise ValueError("there are no rows")
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed is {seed}: expected 0 or more")
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = current_seed() if seed is None else seed
@@ -140,7 +143,7 @@ class ArrayLoader:
 
     def preprocess(self, batch: Any) -> Any:
         """Applies `transform`."""
-        return batch if self.transform is None else self.transform(*batch)
+        return apply_transform(self.transform, batch)
 
     def first_batch(self, size: int | None = None) -> Any:
         """The first `size` examples in storage order, preprocessed; used to build what depends on the data's shape."""
@@ -158,7 +161,7 @@ class ArrayLoader:
 
         order, size = self.order(epoch), self.batch_size
         full = len(order) // size
-        row_bytes = sum(tensor.dtype.size * int(np.prod(tensor.shape[1:])) for tensor in tf.nest.flatten(self._tensors))
+        row_bytes = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in tf.nest.flatten(self._arrays))
         capacity = max(1, min(full, STAGE_BYTES // max(1, row_bytes * size)))
         spans = [(first, min(full - first, capacity), size) for first in range(start, full, capacity)]
         if len(order) > full * size and start <= full:
@@ -180,8 +183,13 @@ class ArrayLoader:
         import tensorflow as tf
 
         if self._contiguous and not self.shuffle and rows[-1] - rows[0] == len(rows) - 1:
-            return tf.nest.map_structure(lambda tensor: tensor[rows[0] : rows[-1] + 1], self._tensors)
-        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), self._tensors)
+            return tf.nest.map_structure(lambda array: tf.convert_to_tensor(array[rows[0] : rows[-1] + 1]), self._arrays)
+        return tf.nest.map_structure(lambda array: tf.convert_to_tensor(array[rows]), self._arrays)
+
+
+def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
+    """The batch after a transform of its parts; unchanged where there is none."""
+    return batch if transform is None else transform(*batch)
 
 
 def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
@@ -198,8 +206,14 @@ def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
     return tf.nest.map_structure(cut, rows)
 
 
-def _to_tensor(array: Any) -> tf.Tensor:
-    import tensorflow as tf
+def _to_array(values: Any) -> npt.NDArray[Any]:
+    array = np.asarray(values)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
-    tensor = tf.convert_to_tensor(array)
-    return tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor
+
+def _checked_indices(indices: npt.NDArray[Any], rows: int) -> npt.NDArray[np.int32]:
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"indices are of type {indices.dtype}: expected integers; of a mask take np.flatnonzero")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < rows:
+        raise ValueError(f"indices go from {indices.min()} to {indices.max()}: expected 0 to {rows - 1}")
+    return indices.astype(np.int32)

@@ -38,11 +38,11 @@ class _Entry:
         self.weight = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def update(self, value: tf.Tensor, batch_size: Any) -> None:
+        weight = tf.cast(batch_size, tf.float64)
         self.last.assign(value)
+        self.weight.assign_add(weight)
         if not self.options.on_epoch:
             return
-        weight = tf.cast(batch_size, tf.float64)
-        self.weight.assign_add(weight)
         match self.options.reduce_fx:
             case "mean":
                 self.reduced.assign_add(value * weight)
@@ -99,25 +99,24 @@ class MetricLog:
         """The reduced values of the names logged with on_epoch; under ``name_epoch`` where on_step is set too."""
         return {
             f"{name}_epoch" if entry.options.on_step else name: entry.epoch_value()
-            for name, entry in self._entries.items()
-            if entry.options.on_epoch and float(entry.weight) > 0
+            for name, entry in self._logged()
+            if entry.options.on_epoch
         }
 
     def step_values(self) -> dict[str, float]:
         """The last values of the names logged with on_step; under ``name_step`` where on_epoch is set too."""
         return {
             f"{name}_step" if entry.options.on_epoch else name: float(entry.last)
-            for name, entry in self._entries.items()
+            for name, entry in self._logged()
             if entry.options.on_step
         }
 
     def bare_values(self) -> dict[str, float]:
         """Every name as it was written: its epoch's value so far where it has one, otherwise its last."""
-        return {
-            name: entry.epoch_value() if entry.options.on_epoch else float(entry.last)
-            for name, entry in self._entries.items()
-            if not entry.options.on_epoch or float(entry.weight) > 0
-        }
+        return {name: entry.epoch_value() if entry.options.on_epoch else float(entry.last) for name, entry in self._logged()}
+
+    def _logged(self) -> list[tuple[str, _Entry]]:
+        return [(name, entry) for name, entry in self._entries.items() if float(entry.weight) > 0]
 
     def all_values(self) -> dict[str, float]:
         """Everything under every name: as it was written, per step, per epoch."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from mnist_tuner.trainer.compiled import CompiledLoop
-from mnist_tuner.trainer.datamodule import ArrayLoader, Stage, slice_batch
+from mnist_tuner.trainer.datamodule import ArrayLoader, Stage, apply_transform, slice_batch
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.states import RunningStage
@@ -52,14 +53,14 @@ def train_epoch(trainer: Trainer, module: Module, train: ArrayLoader, val: Array
         if trainer.should_stop:
             break
     trainer.callback_metrics |= log.all_values()
-    if val is not None and trainer.limited(RunningStage.VALIDATING, val):
+    if val is not None:
         evaluate(trainer, module, RunningStage.VALIDATING, val)
         trainer.state.stage = RunningStage.TRAINING
         module._log = log
-    trainer.call("on_train_epoch_end")
-    trainer.callback_metrics |= log.all_values()
+    trainer.call("on_train_epoch_end", between=lambda: trainer.callback_metrics.update(log.all_values()))
     _write_metrics(trainer, module)
     trainer.current_epoch += 1
+    trainer.batches_in_epoch = trainer.rows_in_epoch = 0
 
 
 def _train_stage(trainer: Trainer, module: Module, train: ArrayLoader, stage: Stage) -> None:
@@ -70,11 +71,13 @@ def _train_stage(trainer: Trainer, module: Module, train: ArrayLoader, stage: St
         if hooked:
             batch = train.preprocess(slice_batch(stage.rows, position, stage.batch_size))
             trainer.call("on_train_batch_start", batch, stage.first + position)
+        trainer.in_call = True
         result = loop.run(stage, position, stage.batches, whole_batches=stage.batch_size == train.batch_size)
         steps = result.next - position
         trainer.global_step += steps
         trainer.batches_in_epoch += steps
         trainer.rows_in_epoch += steps * stage.batch_size
+        trainer.in_call, trainer.jit_compiled = False, loop.jit_compiled
         if result.nonfinite is not None:
             raise NonFiniteLossError(trainer.global_step, trainer.current_epoch + 1)
         if hooked:
@@ -160,10 +163,10 @@ def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
 
 
 def _train_loop(trainer: Trainer, module: Module, loader: ArrayLoader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, loader.transform, trainer.jit_compile, steps_per_call, id(module.optimizer))
+    key = (RunningStage.TRAINING, loader.transform, trainer.jit_compile, steps_per_call)
     if key not in loops_of(module):
         step = _with_batch_size(module, module.optimize)
-        loops_of(module)[key] = CompiledLoop(step, loader.preprocess, trainer.jit_compile, steps_per_call)
+        loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
     return loops_of(module)[key]
 
 
@@ -177,7 +180,7 @@ def _evaluation_loop(module: Module, stage: RunningStage, loader: ArrayLoader) -
             return tf.constant(0.0)
 
         # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-        loop = CompiledLoop(_with_batch_size(module, measure), loader.preprocess, False, "auto", stop_at_nonfinite=False)
+        loop = CompiledLoop(_with_batch_size(module, measure), _preprocessing(loader), False, "auto", stop_at_nonfinite=False)
         loops_of(module)[key] = loop
     return loops_of(module)[key]
 
@@ -185,12 +188,28 @@ def _evaluation_loop(module: Module, stage: RunningStage, loader: ArrayLoader) -
 def _predict_program(module: Module, loader: ArrayLoader) -> Callable[[Any, tf.Tensor], Any]:
     programs: dict[Any, Callable[[Any, tf.Tensor], Any]] = module.__dict__.setdefault("_predict_programs", {})
     if loader.transform not in programs:
+        preprocess = _preprocessing(loader)
 
         def step(batch: Any, batch_idx: tf.Tensor) -> Any:
-            return module.predict_step(loader.preprocess(batch), batch_idx)
+            return module.predict_step(preprocess(batch), batch_idx)
 
         programs[loader.transform] = tf.function(step, autograph=False)
     return programs[loader.transform]
+
+
+def _preprocessing(loader: ArrayLoader) -> Callable[[Any], Any]:
+    """The loader's transform without the loader: a program must not keep its data alive."""
+    return partial(apply_transform, loader.transform)
+
+
+def trace_anew_if_changed(module: Module) -> None:
+    """Forgets the module's programs if what they were traced with is no longer what it has."""
+    objects = module.traced_objects()
+    known = module.__dict__.get("_traced", objects)
+    if len(known) != len(objects) or any(a is not b for a, b in zip(known, objects, strict=True)):
+        for cache in (loops_of(module), logs_of(module), module.__dict__.setdefault("_predict_programs", {})):
+            cache.clear()
+    module.__dict__["_traced"] = objects
 
 
 def _with_batch_size(module: Module, step: Callable[[Any, tf.Tensor], tf.Tensor]) -> Callable[[Any, tf.Tensor], tf.Tensor]:

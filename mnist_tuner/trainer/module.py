@@ -107,7 +107,8 @@ class Module:
         """Called before each training batch. Overriding it makes the loop run one step per call."""
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Called after each training batch, with its loss. Overriding it makes the loop run one step per call."""
+        """Called after each training batch, with the loss that the step returned (of a Keras model: its mean over the epoch
+        so far). Overriding it makes the loop run one step per call."""
 
     def on_validation_start(self) -> None:
         """Called before each validation."""
@@ -175,7 +176,7 @@ class Module:
             batch_size: the weight; by default the batch's own size.
 
         Raises:
-            RuntimeError: called while no stage runs.
+            RuntimeError: called outside a step and an epoch's hooks.
             ValueError: the value is not a scalar, reduce_fx is unknown, or the name was logged with other arguments.
         """
         if self._log is None:
@@ -228,6 +229,11 @@ class Module:
     def reset_metrics(self) -> None:
         """Called when a pass over the data begins: forgets what state the metrics hold."""
 
+    def traced_objects(self) -> list[Any]:
+        """What the traced steps have captured; when one of these is another object, they are traced anew."""
+        assert self.model is not None
+        return [self.model, self.optimizer, *self.model.trainable_variables]
+
 
 class KerasModule(Module):
     """Trains a compiled `keras.Model` as it is: its own loss, optimizer, metrics and, where overridden, train_step.
@@ -238,10 +244,13 @@ class KerasModule(Module):
         model: a compiled model; it is trained in place and stays usable by plain Keras.
 
     Raises:
+        TypeError: it is not a `keras.Model`.
         ValueError: the model is not compiled.
     """
 
     def __init__(self, model: keras.Model) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"the model is a {type(model).__name__}: expected a Module or a compiled keras.Model")
         if not model.compiled:
             raise ValueError("the keras.Model is not compiled: call model.compile(optimizer, loss, metrics) first")
         self.model: keras.Model = model
@@ -252,6 +261,8 @@ class KerasModule(Module):
 
     def build(self, loader: ArrayLoader) -> None:
         """Also makes the variables of the compiled metrics, which Keras makes at their first use."""
+        if self.optimizer is not None:
+            self.optimizer = self.model.optimizer  # the model may have been compiled anew
         x, y, weight = keras.utils.unpack_x_y_sample_weight(loader.first_batch(1))
         prediction = self.model(x, training=False)
         if y is not None:
@@ -260,8 +271,17 @@ class KerasModule(Module):
         self.model.reset_metrics()
 
     def optimize(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        """Keras's own train_step."""
+        """Keras's own train_step.
+
+        Returns:
+            The loss as Keras reports it: the mean over the epoch so far.
+
+        Raises:
+            TypeError: an overridden train_step reports no loss.
+        """
         logs = self.model.train_step(batch)
+        if not isinstance(logs, dict) or "loss" not in logs:
+            raise TypeError(f"{type(self.model).__name__}.train_step returned {logs!r}: expected a dict with the key 'loss'")
         self._log_running("", logs)
         return logs["loss"]
 
@@ -280,4 +300,12 @@ class KerasModule(Module):
     def _log_running(self, prefix: str, logs: dict[str, tf.Tensor]) -> None:
         # Keras's results are already reduced over the epoch so far: the last one is the epoch's.
         for name, value in logs.items():
-            self.log(prefix + name, value, prog_bar=True, on_step=False, on_epoch=True, reduce_fx="last")
+            parts = {name: value}
+            if tf.is_tensor(value) and value.shape.rank:  # such as F1Score's, one per class
+                parts = {f"{name}_{i}": part for i, part in enumerate(tf.unstack(tf.reshape(value, [-1])))}
+            for part_name, part in parts.items():
+                self.log(prefix + part_name, part, prog_bar=True, on_step=False, on_epoch=True, reduce_fx="last")
+
+    def traced_objects(self) -> list[Any]:
+        """Also the metrics: `compile` makes new ones."""
+        return [*super().traced_objects(), *self.model.metrics]

@@ -8,7 +8,7 @@ _last: int | None = None
 
 
 def seed_everything(seed: int | None = None) -> int:
-    """Seeds Python's ``random``, numpy and Keras, and the order in which trainers made from now on take their data.
+    """Seeds Python's ``random``, numpy and Keras, and the order in which loaders made from now on take their rows.
 
     Args:
         seed: 0 to 2**32 - 1; None draws one from the operating system.

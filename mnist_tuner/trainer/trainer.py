@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from mnist_tuner._version import __version__
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointHeader
 from mnist_tuner.trainer.compiled import JitCompile
 from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
 from mnist_tuner.trainer.interrupt import Interrupt, deferred_interrupt
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loops import evaluate, logs_of, loops_of, predict, train_epoch
+from mnist_tuner.trainer.loops import evaluate, logs_of, loops_of, predict, trace_anew_if_changed, train_epoch
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 
@@ -42,7 +45,8 @@ class Trainer:
         logger: one, a list, or None.
         enable_progress_bar: whether a `RichProgressBar` is added where no callback is one.
         enable_model_summary: the same for `RichModelSummary`.
-        jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where it refuses.
+        jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where it refuses. An epoch's
+            short last batch always takes a plain graph.
         steps_per_call: optimizer steps between two returns to Python; "auto" for calls of about 100 ms.
         default_root_dir: where callbacks write that were not told; by default the working directory.
 
@@ -52,6 +56,8 @@ class Trainer:
         should_stop: set it to end the fit after the running call of the loop.
         interrupted: whether the last run was ended by Ctrl-C.
         callback_metrics: every metric by name, as callbacks want it.
+        in_call: whether the compiled loop is running (as a signal handler may see it).
+        jit_compiled: whether XLA ran the last training.
         compile_seconds: what tracing and compiling have cost so far.
 
     Raises:
@@ -80,8 +86,10 @@ class Trainer:
             raise ValueError(f"max_epochs is {max_epochs}: expected -1 (endless), 0 or more")
         if max_steps < -1:
             raise ValueError(f"max_steps is {max_steps}: expected -1 (no cap), 0 or more")
-        if steps_per_call != "auto" and steps_per_call < 1:
-            raise ValueError(f"steps_per_call is {steps_per_call}: expected 'auto', 1 or more")
+        if steps_per_call != "auto" and not (isinstance(steps_per_call, Integral) and steps_per_call >= 1):
+            raise ValueError(f"steps_per_call is {steps_per_call!r}: expected 'auto', or an int of 1 or more")
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(f"jit_compile is {jit_compile!r}: expected True, False or 'auto'")
         if fast_dev_run < 0:
             raise ValueError(f"fast_dev_run is {fast_dev_run}: expected True, False or a number of batches")
         self.max_epochs = (1000 if max_steps == -1 else -1) if max_epochs is None else max_epochs
@@ -120,6 +128,8 @@ class Trainer:
         self.callback_metrics: dict[str, float] = {}
         self.module: Module | None = None
         self.interrupt = Interrupt()
+        self.in_call = False
+        self.jit_compiled = jit_compile is not False
 
     # The four verbs.
 
@@ -144,18 +154,22 @@ class Trainer:
             NonFiniteLossError: the loss became infinite or not a number; the weights are those after that step.
             KeyboardInterrupt: Ctrl-C; the weights are those of the last completed step.
         """
-        with self._running(TrainerFn.FITTING, model, datamodule) as module:
-            train, val = self._loaders(train_dataloaders, val_dataloaders, datamodule)
-            self.num_training_batches = self.limited(RunningStage.TRAINING, train)
-            self._configure(module, train)
+        with self._running(TrainerFn.FITTING, model, datamodule, train_dataloaders, val_dataloaders) as module:
+            self._configure(module)
+            if module.optimizer is None:
+                module.optimizer = module.configure_optimizers()
             self.call("on_fit_start")
-            if self.num_training_batches:
+            if not self._done() and self.limits[RunningStage.TRAINING] != 0:
+                train, val = self._loaders(train_dataloaders, val_dataloaders, datamodule)
+                self.num_training_batches = self.limited(RunningStage.TRAINING, train)
+                self._build(module, train)
                 self.call("on_train_start")
                 while not self._done():
                     train_epoch(self, module, train, val)
-                if module.optimizer is not None and module.model is not None:
-                    # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
-                    module.optimizer.finalize_variable_values(module.model.trainable_variables)
+                assert module.model is not None
+                # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
+                module.optimizer.finalize_variable_values(module.model.trainable_variables)
+                module._log = None
                 self.call("on_train_end")
             self.call("on_fit_end")
 
@@ -183,14 +197,9 @@ class Trainer:
         self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
     ) -> list[Any]:
         """The outputs of predict_step, one per batch, as numpy arrays (or structures of them)."""
-        with self._running(TrainerFn.PREDICTING, model, datamodule) as module:
-            loader = dataloaders
-            if loader is None and datamodule is not None:
-                loader = datamodule.predict_dataloader()
-            if loader is None:
-                raise ValueError("there is nothing to predict: give dataloaders or a datamodule with predict_dataloader()")
-            self._configure(module, loader, fit=False)
-            return predict(self, module, loader)
+        with self._running(TrainerFn.PREDICTING, model, datamodule, dataloaders) as module:
+            loader = self._stage_loader(module, RunningStage.PREDICTING, dataloaders, datamodule)
+            return [] if loader is None else predict(self, module, loader)
 
     # What callbacks and people read.
 
@@ -231,11 +240,12 @@ class Trainer:
         header = CheckpointHeader(
             epoch=self.current_epoch,
             global_step=self.global_step,
-            epoch_complete=self.batches_in_epoch == self.num_training_batches,
-            jit_compiled=all(loop.jit_compiled for key, loop in loops_of(self.module).items() if key[0] is RunningStage.TRAINING),
+            batches_in_epoch=self.batches_in_epoch,
+            num_training_batches=self.num_training_batches,
+            jit_compiled=self.jit_compiled,
             threads=tf.config.threading.get_intra_op_parallelism_threads(),
             metrics=self.callback_metrics,
-            versions={name: version(name) for name in ("mnist_tuner", "tensorflow", "keras", "numpy")},
+            versions={"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")},
         )
         Checkpoint.of(self.module, header).save(Path(path))
 
@@ -244,74 +254,104 @@ class Trainer:
     def _evaluate_alone(
         self, fn: TrainerFn, model: Module | keras.Model, loader: ArrayLoader | None, datamodule: DataModule | None
     ) -> list[dict[str, float]]:
-        testing = fn is TrainerFn.TESTING
-        with self._running(fn, model, datamodule) as module:
-            if loader is None and datamodule is not None:
-                loader = datamodule.test_dataloader() if testing else datamodule.val_dataloader()
-            if loader is None:
-                raise ValueError(f"there is no data to {fn}: give dataloaders or a datamodule with {fn[:4]}_dataloader()")
-            self._configure(module, loader, fit=False)
-            stage = RunningStage.TESTING if testing else RunningStage.VALIDATING
-            if not self.limited(stage, loader):
-                return []
-            return [evaluate(self, module, stage, loader)]
+        stage = RunningStage.TESTING if fn is TrainerFn.TESTING else RunningStage.VALIDATING
+        with self._running(fn, model, datamodule, loader) as module:
+            loader = self._stage_loader(module, stage, loader, datamodule)
+            return [] if loader is None else [evaluate(self, module, stage, loader)]
+
+    def _stage_loader(
+        self, module: Module, stage: RunningStage, loader: ArrayLoader | None, datamodule: DataModule | None
+    ) -> ArrayLoader | None:
+        """The data of a verb other than fit, the module built on it; None where its limit is 0."""
+        self._configure(module)
+        if self.limits[stage] == 0:
+            return None
+        hook = {"validate": "val_dataloader", "test": "test_dataloader", "predict": "predict_dataloader"}[stage]
+        if loader is None and datamodule is not None:
+            loader = getattr(datamodule, hook)()
+        if loader is None:
+            raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}()")
+        self._build(module, loader)
+        return loader
 
     # Setting up and ending.
 
     @contextmanager
-    def _running(self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None) -> Iterator[Module]:
+    def _running(
+        self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None, *loaders: ArrayLoader | None
+    ) -> Iterator[Module]:
         """What surrounds every verb: set-up, tear-down, and the hooks of an exception."""
+        if datamodule is not None and any(loader is not None for loader in loaders):
+            raise ValueError("both dataloaders and a datamodule were given: give one of them")
         module = model if isinstance(model, Module) else KerasModule(model)
         self.module, module.trainer = module, self
         self.state = TrainerState(TrainerStatus.RUNNING, fn)
-        self.should_stop = self.interrupted = False
-        with deferred_interrupt() as self.interrupt:
-            try:
-                if datamodule is not None:
-                    datamodule.prepare_data()
-                    datamodule.setup(fn)
-                self.call_callbacks("setup", str(fn))
-                module.setup(fn)
+        self.should_stop = self.interrupted = self.in_call = False
+        self.callback_metrics = {}
+        for log in logs_of(module).values():
+            log.reset()
+        try:
+            if datamodule is not None:
+                datamodule.prepare_data()
+                datamodule.setup(fn)
+            self.call_callbacks("setup", str(fn))
+            module.setup(fn)
+            with deferred_interrupt() as self.interrupt:
                 yield module
-                self._teardown(fn, module, datamodule)
-                self.state.status, self.state.stage = TrainerStatus.FINISHED, None
-                for logger in self.loggers:
-                    logger.finalize("success")
-            except BaseException as exception:
-                self.state.status = TrainerStatus.INTERRUPTED
-                self.interrupted = isinstance(exception, KeyboardInterrupt)
-                self.call("on_exception", exception)
-                if datamodule is not None:
-                    datamodule.on_exception(exception)
-                for logger in self.loggers:
-                    logger.finalize("failed")
-                self._teardown(fn, module, datamodule)
-                self.state.stage = None
-                raise
-            finally:
-                module._log = None
+                self.interrupt.check()
+        except BaseException as exception:
+            self.state.status = TrainerStatus.INTERRUPTED
+            self.interrupted = isinstance(exception, KeyboardInterrupt)
+            self._clean_up(exception, module, datamodule)
+            raise
+        finally:
+            module._log = None
+            self.state.stage = None
+        for clean_up in self._teardown(fn, module, datamodule):
+            clean_up()
+        for logger in self.loggers:
+            logger.finalize("success")
+        self.state.status = TrainerStatus.FINISHED
 
-    def _teardown(self, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> None:
+    def _clean_up(self, exception: BaseException, module: Module, datamodule: DataModule | None) -> None:
+        """Calls everything that must hear of the exception; what fails on the way is noted on it and hinders nothing."""
+        assert self.state.fn is not None
         module._log = None
-        if datamodule is not None:
-            datamodule.teardown(fn)
-        self.call_callbacks("teardown", str(fn))
-        module.teardown(fn)
+        calls: list[Callable[[], None]] = [
+            *(partial(callback.on_exception, self, module, exception) for callback in self.callbacks),
+            partial(module.on_exception, exception),
+            *([partial(datamodule.on_exception, exception)] if datamodule is not None else []),
+            *(partial(logger.finalize, "failed") for logger in self.loggers),
+            *self._teardown(self.state.fn, module, datamodule),
+        ]
+        for call in calls:
+            try:
+                call()
+            except Exception as error:
+                exception.add_note(f"while cleaning up: {type(error).__name__}: {error}")
 
-    def _configure(self, module: Module, loader: ArrayLoader, fit: bool = True) -> None:
-        """Makes the model, builds it on the data's shape, and for a fit makes and builds the optimizer."""
-        if not isinstance(loader, ArrayLoader):
-            raise TypeError(f"the data is a {type(loader).__name__}: expected an ArrayLoader (x, y as arrays)")
+    def _teardown(self, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> list[Callable[[], None]]:
+        return [
+            *([partial(datamodule.teardown, str(fn))] if datamodule is not None else []),
+            *(partial(callback.teardown, self, module, str(fn)) for callback in self.callbacks),
+            partial(module.teardown, str(fn)),
+        ]
+
+    def _configure(self, module: Module) -> None:
+        """Makes the model, once."""
         if not module.__dict__.get("_configured"):
             module.model = module.configure_model()
-            module._configured = True  # type: ignore[attr-defined]
+            module.__dict__["_configured"] = True
+
+    def _build(self, module: Module, loader: ArrayLoader) -> None:
+        """Builds the model on the data's shape, and for a fit the optimizer on the model's variables."""
+        if not isinstance(loader, ArrayLoader):
+            raise TypeError(f"the data is a {type(loader).__name__}: expected an ArrayLoader (x, y as arrays)")
         module.build(loader)
-        if fit:
-            if module.optimizer is None:
-                module.optimizer = module.configure_optimizers()
-            if not module.optimizer.built:
-                assert module.model is not None
-                module.optimizer.build(module.model.trainable_variables)
+        if self.state.fn is TrainerFn.FITTING and module.optimizer is not None and not module.optimizer.built:
+            assert module.model is not None
+            module.optimizer.build(module.model.trainable_variables)
+        trace_anew_if_changed(module)
 
     def _loaders(
         self, train: ArrayLoader | None, val: ArrayLoader | None, datamodule: DataModule | None
@@ -319,10 +359,10 @@ class Trainer:
         if isinstance(train, DataModule):
             raise TypeError("a DataModule was given as train_dataloaders: pass it as datamodule=")
         if datamodule is not None:
-            if train is not None or val is not None:
-                raise ValueError("both dataloaders and a datamodule were given: give one of them")
             train = datamodule.train_dataloader()
-            val = datamodule.val_dataloader() if self.limits[RunningStage.VALIDATING] != 0 else None
+            val = None if self.limits[RunningStage.VALIDATING] == 0 else datamodule.val_dataloader()
+        if self.limits[RunningStage.VALIDATING] == 0:
+            val = None
         if train is None:
             raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
         if val is not None and not self._has_own("validation_step"):
@@ -351,13 +391,14 @@ class Trainer:
 
     # Hooks.
 
-    def call(self, hook: str, *arguments: Any) -> None:
-        """Every callback's hook, then the module's; at an epoch's end the callbacks that run last come after it."""
+    def call(self, hook: str, *arguments: Any, between: Callable[[], None] = lambda: None) -> None:
+        """Every callback's hook, then the module's; at an epoch's end `between` and then the callbacks that run last."""
         late = hook == "on_train_epoch_end"
         self.call_callbacks(hook, *arguments, only=(lambda callback: not callback.runs_last) if late else None)
         assert self.module is not None
         getattr(self.module, hook)(*arguments)
         if late:
+            between()
             self.call_callbacks(hook, *arguments, only=lambda callback: callback.runs_last)
 
     def call_callbacks(self, hook: str, *arguments: Any, only: Any = None) -> None:
@@ -382,6 +423,6 @@ class Trainer:
 
 
 def _checked_limit(name: str, limit: int | float) -> int | float:
-    if limit < 0 or (isinstance(limit, float) and not limit <= 1.0):
+    if not limit >= 0 or (not isinstance(limit, Integral) and limit > 1.0):
         raise ValueError(f"{name} is {limit}: expected a number of batches (int, 0 or more) or a share (float, 0.0 to 1.0)")
-    return limit
+    return int(limit) if isinstance(limit, Integral) else float(limit)

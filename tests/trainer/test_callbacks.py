@@ -136,3 +136,36 @@ def test_a_metric_that_appears_late_gets_a_column(tmp_path: Path) -> None:
     logger.log_metrics({"epoch": 1, "loss": 0.25, "late": 2}, step=20)
     logger.log_metrics({"epoch": 2, "loss": 0.125}, step=30)
     assert logger.path.read_text() == "epoch,step,loss,late\n0,10,0.5,\n1,20,0.25,2.0\n2,30,0.125,\n"
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_train_epoch_end", "on_train_end", "on_fit_end"])
+def test_ctrl_c_outside_the_loop_is_neither_lost_nor_costs_what_was_trained(
+    hook: str, tmp_path: Path, digits: Digits, quiet: Callable[..., Trainer]
+) -> None:
+    class Press(Callback):
+        def press(self, trainer: Trainer, module: Module) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    setattr(Press, hook, Press.press)
+    trainer = quiet(callbacks=[Press(), ModelCheckpoint(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(build_baseline(seed=0), digits(320), digits(320))
+    assert (trainer.interrupted, trainer.state.status) == (True, "interrupted")
+    (path,) = tmp_path.iterdir()
+    assert read_checkpoint(path).header.global_step == 10
+
+
+def test_an_impatient_ctrl_c_within_a_call_leaves_the_last_sure_checkpoint(
+    tmp_path: Path, digits: Digits, quiet: Callable[..., Trainer]
+) -> None:
+    class Twice(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+            if trainer.current_epoch == 1:
+                signal.raise_signal(signal.SIGINT)
+                trainer.in_call = True  # as if the second one came while the loop runs
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        quiet(max_epochs=3, callbacks=[Twice(), ModelCheckpoint(tmp_path)]).fit(build_baseline(seed=0), digits(320))
+    (path,) = tmp_path.iterdir()
+    assert path.name == "epoch=0-step=10.safetensors"

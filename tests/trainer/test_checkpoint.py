@@ -18,7 +18,8 @@ from mnist_tuner.trainer.checkpoint import FORMAT_VERSION, CheckpointError, Chec
 HEADER = CheckpointHeader(
     epoch=2,
     global_step=341,
-    epoch_complete=False,
+    batches_in_epoch=1,
+    num_training_batches=3,
     jit_compiled=True,
     threads=1,
     metrics={"loss": 0.1, "val_accuracy": 1 / 3},

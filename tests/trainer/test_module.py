@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mnist_tuner import build_baseline
 from mnist_tuner.data import Dataset
-from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, Module, NonFiniteLossError, Trainer
+from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, Logger, Module, NonFiniteLossError, Trainer
 from tests.trainer.conftest import Digits, weights
 
 
@@ -64,10 +67,64 @@ def test_a_module_learns(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     net = Net()
     trainer = quiet(max_epochs=3)
     trainer.fit(net, digits(1000), digits(200))
-    assert trainer.callback_metrics["val_loss"] < 0.5
+    validated = trainer.callback_metrics["val_loss"]
+    assert validated < 0.5
     assert (trainer.current_epoch, trainer.global_step) == (3, 96)
     (tested,) = trainer.test(net, digits(200))
-    assert tested["test_loss"] == pytest.approx(trainer.callback_metrics["val_loss"])
+    assert tested == pytest.approx({"test_loss": validated})
+    assert trainer.callback_metrics == tested
+
+
+class Everything(Net, DataModule):  # type: ignore[misc]
+    """A module that is its own data module, and writes down the hooks of both."""
+
+    def __init__(self, loader: ArrayLoader) -> None:
+        self.loader = loader
+        self.calls: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        recorded = name.startswith(("on_", "configure_")) or name.endswith("_dataloader") or name in ("setup", "teardown")
+        if recorded or name == "prepare_data":
+            self.calls.append(name)
+        return super().__getattribute__(name)
+
+    def train_dataloader(self) -> ArrayLoader:
+        return self.loader
+
+    def val_dataloader(self) -> ArrayLoader:
+        return self.loader
+
+    def test_dataloader(self) -> ArrayLoader:
+        return self.loader
+
+
+def test_module_and_data_hooks_come_in_lightnings_order(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    both = Everything(digits(64))
+    quiet().fit(both, datamodule=both)
+    assert both.calls == [
+        *("prepare_data", "setup", "setup", "configure_model", "configure_optimizers", "on_fit_start"),
+        *("train_dataloader", "val_dataloader", "on_train_start", "on_train_epoch_start"),
+        *("on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end"),
+        *("on_train_epoch_end", "on_train_end", "on_fit_end", "teardown", "teardown"),
+    ]
+    both.calls.clear()
+    quiet().test(both, datamodule=both)
+    assert both.calls == [
+        *("prepare_data", "setup", "setup", "test_dataloader"),
+        *("on_test_start", "on_test_epoch_start", "on_test_epoch_end", "on_test_end", "teardown", "teardown"),
+    ]
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 0}, {"max_steps": 0}, {"limit_train_batches": 0}])
+def test_a_fit_with_nothing_to_do_asks_for_no_data(
+    options: dict[str, Any], digits: Digits, quiet: Callable[..., Trainer]
+) -> None:
+    both = Everything(digits(64))
+    quiet(**options).fit(both, datamodule=both)
+    assert both.calls == [
+        *("prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
+        *("on_fit_start", "on_fit_end", "teardown", "teardown"),
+    ]
 
 
 def test_hooks_come_in_lightnings_order(digits: Digits, quiet: Callable[..., Trainer]) -> None:
@@ -214,6 +271,7 @@ def test_should_stop_ends_the_fit_after_the_running_call(digits: Digits, quiet: 
         ({"limit_train_batches": 0.5}, 16),
         ({"limit_train_batches": 1}, 1),
         ({"limit_train_batches": 1.0}, 32),
+        ({"limit_train_batches": np.int64(2)}, 2),
         ({"limit_train_batches": 0}, 0),
         ({"fast_dev_run": True, "max_epochs": 7}, 1),
         ({"fast_dev_run": 3}, 3),
@@ -258,6 +316,9 @@ def test_a_second_fit_of_a_module_compiles_nothing(digits: Digits, quiet: Callab
         ({"limit_val_batches": -1}, "limit_val_batches is -1"),
         ({"steps_per_call": 0}, "steps_per_call is 0"),
         ({"fast_dev_run": -1}, "fast_dev_run is -1"),
+        ({"steps_per_call": 2.5}, "steps_per_call is 2.5"),
+        ({"jit_compile": "never"}, "jit_compile is 'never'"),
+        ({"limit_test_batches": float("nan")}, "limit_test_batches is nan"),
     ],
 )
 def test_an_argument_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
@@ -383,3 +444,110 @@ def test_a_net_without_input_shape_is_built_on_the_data(digits: Digits, quiet: C
     quiet().fit(net, digits(64))
     assert net.model is not None
     assert net.model.count_params() == 7850
+
+
+def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    model = build_baseline(seed=0)
+    module = KerasModule(model)
+    quiet().fit(module, digits(64))
+    before = weights(model)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["sparse_top_k_categorical_accuracy"])
+    trainer = quiet()
+    trainer.fit(module, digits(64))
+    assert int(model.optimizer.iterations) == 2
+    assert set(trainer.callback_metrics) == {"loss", "sparse_top_k_categorical_accuracy"}
+    for a, b in zip(weights(model), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_layer_frozen_between_two_fits_stays_as_it_is(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    model = build_baseline(seed=0)
+    module = KerasModule(model)
+    quiet().fit(module, digits(64))
+    model.layers[1].trainable = False
+    before = weights(model)
+    quiet().fit(module, digits(64))
+    after = weights(model)
+    np.testing.assert_array_equal(after[0], before[0])
+    assert np.abs(after[2] - before[2]).max() > 0
+
+
+def test_what_the_module_logs_at_an_epochs_end_reaches_the_callbacks_that_run_last(
+    digits: Digits, quiet: Callable[..., Trainer]
+) -> None:
+    class Late(Callback):
+        runs_last = True
+
+        def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+            self.seen = dict(trainer.callback_metrics)
+
+    class Logs(Net):
+        def on_train_epoch_end(self) -> None:
+            self.log("mine", 7.0)
+
+    late = Late()
+    quiet(callbacks=late).fit(Logs(), digits(64))
+    assert late.seen["mine"] == 7.0
+
+
+def test_metrics_of_an_earlier_run_are_not_taken_for_new_ones(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    class Taker(Logger):
+        def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+            self.names = set(metrics)
+
+    net, taker = Net(), Taker()
+    quiet().fit(net, digits(64), digits(64))
+    quiet().test(net, digits(64))
+    trainer = quiet(logger=taker)
+    trainer.fit(net, digits(64))
+    assert taker.names == {"epoch", "loss_step", "loss_epoch"}
+    assert set(trainer.callback_metrics) == {"loss", "loss_step", "loss_epoch"}
+
+
+def test_a_failing_clean_up_hides_nothing_and_hinders_nothing(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    class Fails(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+            raise LookupError("lost")
+
+        def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+            raise OSError("disk full")
+
+    recorder = Recorder()
+    with pytest.raises(LookupError, match="lost") as caught:
+        quiet(callbacks=[Fails(), recorder]).fit(Net(), digits(64))
+    assert caught.value.__notes__ == ["while cleaning up: OSError: disk full"]
+    assert recorder.calls[-2:] == ["on_exception", "teardown"]
+
+
+def test_a_metric_with_a_value_per_class_is_shown_by_class(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    class OneHotF1(keras.metrics.F1Score):
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            return super().update_state(keras.ops.one_hot(keras.ops.reshape(y_true, [-1]), 10), y_pred)
+
+    model = build_baseline(seed=0)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=[OneHotF1(name="f1")])
+    trainer = quiet()
+    trainer.fit(model, digits(640))
+    assert {f"f1_{i}" for i in range(10)} < set(trainer.callback_metrics)
+    assert trainer.callback_metrics["f1_1"] > 0.3
+
+
+def test_a_train_step_that_reports_no_loss_is_told_so(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    class Silent(keras.Model):
+        def train_step(self, data: Any) -> dict[str, Any]:
+            return {}
+
+    inner = build_baseline(seed=0)
+    model = Silent(inner.inputs, inner.outputs)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(TypeError, match=r"Silent\.train_step returned \{\}: expected a dict with the key 'loss'"):
+        quiet().fit(model, digits(64))
+
+
+def test_a_fitted_module_keeps_no_data_alive(digits: Digits, quiet: Callable[..., Trainer]) -> None:
+    net, loader = Net(), digits(64)
+    quiet().fit(net, loader, loader)
+    gone = weakref.ref(loader)
+    del loader
+    gc.collect()
+    assert gone() is None

@@ -51,7 +51,8 @@ class Callback:
         """Called before each training batch. Overriding it makes the loop run one step per call."""
 
     def on_train_batch_end(self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Called after each training batch, with its loss. Overriding it makes the loop run one step per call."""
+        """Called after each training batch, with the loss that the step returned (of a Keras model: its mean over the epoch
+        so far). Overriding it makes the loop run one step per call."""
 
     def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
         """Called after each call of the compiled loop, about ten times a second; ours, not Lightning's."""

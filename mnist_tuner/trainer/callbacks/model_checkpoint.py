@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.states import TrainerFn
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module
@@ -37,7 +38,9 @@ class ModelCheckpoint(Callback):
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
         """Saves what was trained up to a Ctrl-C; after an error the state is not to be trusted."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.training and trainer.global_step:
+        fitting = trainer.state.fn is TrainerFn.FITTING and trainer.global_step > 0
+        # A second, impatient Ctrl-C may come within a call of the loop: then the steps' count is not known.
+        if isinstance(exception, KeyboardInterrupt) and fitting and not trainer.in_call:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

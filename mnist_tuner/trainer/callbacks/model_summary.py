@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mnist_tuner.trainer.callbacks.callback import Callback
 
@@ -48,7 +49,7 @@ def summary_table(model: keras.Model) -> Table:
         activation = getattr(layer, "activation", None)
         name = keras.activations.serialize(activation) if callable(activation) else ""
         kind = type(layer).__name__ + (f", {name}" if isinstance(name, str) and name not in ("", "linear") else "")
-        table.add_row(layer.name, kind, shape or "-", f"{layer.count_params():,}" if layer.built else "not built")
+        table.add_row(Text(layer.name), Text(kind), shape or "-", f"{layer.count_params():,}" if layer.built else "not built")
     return table
 
 

@@ -36,11 +36,11 @@ class RichProgressBar(Callback):
         self.unit = unit
         self.seconds = 0.0  # spent on drawing
         self._live: Live | None = None
-        self._columns: list[str] = []
+        self._columns: list[str] | None = None
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         """Opens the live line."""
-        self._columns = []
+        self._columns = None
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
@@ -61,7 +61,7 @@ class RichProgressBar(Callback):
         """Leaves the epoch's line."""
         began = time.perf_counter()
         metrics = trainer.progress_bar_metrics
-        if not self._columns:
+        if self._columns != list(metrics):
             self._columns = list(metrics)
             self.console.print(self._line("", {name: name for name in metrics}, f"{self.unit}/s", "time"), style="dim")
         texts = {name: _number(value) for name, value in metrics.items()}
@@ -91,7 +91,7 @@ class RichProgressBar(Callback):
         return f"{trainer.rows_in_epoch / max(running, 1e-9):,.0f}", f"{elapsed:.1f} s"
 
     def _line(self, epoch: str, texts: dict[str, str], speed: str, elapsed: str) -> Text:
-        cells = [f"{texts.get(name, '-'):>{max(len(name), 7)}}" for name in self._columns]
+        cells = [f"{texts.get(name, '-'):>{max(len(name), 7)}}" for name in self._columns or []]
         return Text("  ".join([f"{epoch:<13}", *cells, f"{speed:>9}", f"{elapsed:>7}"]), no_wrap=False)
 
     def _draw(self, trainer: Trainer) -> None:
