@@ -55,7 +55,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and split.")] = 0,
     val_fraction: Annotated[float, typer.Option(help="Share of the training images held out for validation.")] = 0.0,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of four IDX files (.gz or not). [default: the embedded MNIST]")
+        Path | None, typer.Option(help="Folder of four IDX files (.gz or not).", show_default="the embedded MNIST")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder in which the run's folder is made.")] = Path("runs"),
     threads: Annotated[int, typer.Option(help="TensorFlow's threads; more than 1 pays for wide nets.")] = 1,
@@ -64,9 +64,9 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
 ) -> None:
     """Train the baseline, test it on the test images, and report."""
-    from rich.console import Console
-
     from mnist_tuner import runner
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.reports.report import RunReport
     from mnist_tuner.runs import to_json
 
     config = runner.TrainConfig(
@@ -81,9 +81,12 @@ def train(
         threads=threads,
         fast_dev_run=fast_dev_run,
     )
-    report = runner.train(config, Console(stderr=json), quiet=quiet, began=_began)
-    if json:
-        print(to_json(report.to_dict()), end="")
+
+    def print_document(report: RunReport) -> None:
+        if json:
+            print(to_json(report.to_dict()), end="", flush=True)
+
+    runner.train(config, Terminal(stderr=json), quiet=quiet, began=_began, at_end=print_document)
 
 
 _began = time.perf_counter()
@@ -97,8 +100,8 @@ def main() -> NoReturn:
         _fail(error.format_message(), 2)  # type: ignore[attr-defined]
     except (InputError, OSError) as error:
         _fail(_one_line(error), 2)
-    except ArithmeticError as error:
-        _fail(str(error), 1)
+    except (ArithmeticError, MemoryError) as error:
+        _fail(_one_line(error) or "the memory is full", 1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     sys.exit(code or 0)
@@ -111,5 +114,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"mnist-tuner: error: {message}", file=sys.stderr)
+    if message:  # no arguments at all: the help has been printed
+        print(f"mnist-tuner: error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -8,8 +8,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
+from mnist_tuner._version import __version__
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import DataSummary, RunReport, Timing, classification_report
@@ -74,8 +76,8 @@ class TrainConfig:
             raise InputError(f"--hidden has {len(self.hidden)} widths: expected 1 to 20, such as 100,100")
         for width in self.hidden:
             _check_range("--hidden", width, 1, 100_000)
-        if not 0 < self.learning_rate <= 1000:  # this refuses NaN, too
-            raise InputError(f"--learning-rate is {self.learning_rate}: expected more than 0 and at most 1000")
+        if not 1e-12 <= self.learning_rate <= 1000:  # this refuses NaN, too
+            raise InputError(f"--learning-rate is {self.learning_rate}: expected 1e-12 to 1000")
         if not 0 <= self.val_fraction < 1:
             raise InputError(f"--val-fraction is {self.val_fraction}: expected 0 or more and less than 1")
 
@@ -90,7 +92,14 @@ def _check_range(option: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{option} is {value}: expected {low:,} to {high:,}")
 
 
-def train(config: TrainConfig, console: Console, *, quiet: bool = False, began: float | None = None) -> RunReport:
+def train(
+    config: TrainConfig,
+    console: Console,
+    *,
+    quiet: bool = False,
+    began: float | None = None,
+    at_end: Callable[[RunReport], None] = lambda report: None,
+) -> RunReport:
     """Trains the baseline, tests it and reports; writes the run's folder.
 
     Args:
@@ -98,6 +107,7 @@ def train(config: TrainConfig, console: Console, *, quiet: bool = False, began: 
         console: where the report goes.
         quiet: whether it is just the result.
         began: when the process began, by ``time.perf_counter()``; by default now.
+        at_end: is given the report, also where the run fails or is interrupted (but not after bad input).
 
     Raises:
         InputError: the data or the output folder cannot be used.
@@ -106,9 +116,10 @@ def train(config: TrainConfig, console: Console, *, quiet: bool = False, began: 
         OSError: a file could not be written.
     """
     began = time.perf_counter() if began is None else began
-    silent = Console(file=io.StringIO())
-    talk = silent if quiet else console
-    versions = {name: version(name) for name in ("mnist_tuner", "tensorflow", "keras", "numpy")}
+    talk = Console(file=io.StringIO()) if quiet else console
+    if config.data is not None and not config.data.is_dir():
+        raise InputError(f"--data {config.data}: no such folder")
+    versions = {"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")}
     versions["python"] = platform.python_version()
     talk.print(rendering.headline(versions))
 
@@ -131,8 +142,11 @@ def train(config: TrainConfig, console: Console, *, quiet: bool = False, began: 
         run.test()
         run.finish(console if quiet else None)
     except BaseException as error:
-        run.give_up(error)
+        run.give_up(error, console)
+        if not isinstance(error, InputError):
+            at_end(run.report)
         raise
+    at_end(run.report)
     return run.report
 
 
@@ -155,7 +169,7 @@ class _Run:
             reading = reader.submit(_timed_load, self.config.data)
             with self.console.status("loading TensorFlow ..."):
                 self.seconds["import_s"] = load_tensorflow(self.config.threads)
-            self.dataset, self.seconds["data_s"] = _result(reading)
+            self.dataset, self.seconds["data_s"] = reading.result()
 
         import tensorflow as tf
 
@@ -167,7 +181,7 @@ class _Run:
             self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
         except InputError as error:
             raise InputError("--" + str(error).replace("_", "-")) from None
-        _check_memory(config.hidden, dataset)
+        _check_memory(config, dataset)
         self.model: keras.Model = build_baseline(
             config.hidden,
             input_shape=dataset.image_shape,
@@ -203,6 +217,8 @@ class _Run:
         started = time.perf_counter()
         try:
             self.trainer.fit(self.model, datamodule=self.data)
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError("the machine's memory is too small for this net and batch size") from error
         except tf.errors.OpError as error:
             cache = compile_cache()
             if cache is None or str(cache) not in error.message:
@@ -256,6 +272,8 @@ class _Run:
         """Reports; the report's text is kept with the run."""
         timing = Timing(**self.seconds, total_s=time.perf_counter() - self.began)
         self.report = replace(self.report, status="finished", timing=timing)
+        atomic_write(self.folder / "report.txt", self._text())
+        self.folder.write_manifest(self.report.to_dict())
         test = self.report.test
         assert test is not None
         images = self.dataset.test_images if self.console.is_terminal else None
@@ -263,11 +281,9 @@ class _Run:
         self.console.print(rendering.test_report(test, images))
         self.console.print()
         self.console.print(rendering.timing_line(timing))
-        self.console.print(f"Run  {self.folder.path}", soft_wrap=True, highlight=False)
+        self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
             result_console.print(rendering.accuracy_line(test), soft_wrap=True)
-        atomic_write(self.folder / "report.txt", self._text())
-        self.folder.write_manifest(self.report.to_dict())
 
     def _text(self) -> str:
         """The report as plain text of 80 columns."""
@@ -275,7 +291,7 @@ class _Run:
         assert report.data is not None
         assert report.test is not None
         assert report.timing is not None
-        text = Console(file=io.StringIO(), width=80)
+        text = Console(file=io.StringIO(), width=80, force_terminal=False, color_system=None)
         text.print(rendering.headline(report.versions))
         text.print(rendering.setting(report, report.data))
         text.print(rendering.epoch_table(report.epochs))
@@ -286,10 +302,12 @@ class _Run:
         assert isinstance(file, io.StringIO)
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
-    def give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
         if isinstance(error, InputError):
-            shutil.rmtree(self.folder.path, ignore_errors=True)
+            self.folder.discard()
+            return
+        if self.report.status == "finished":  # all is written, the report was just being printed
             return
         interrupted = isinstance(error, KeyboardInterrupt)
         epochs = tuple(self.history.epochs) if self.history else ()
@@ -304,7 +322,7 @@ class _Run:
         except OSError:
             return
         if interrupted:
-            self.console.print(f"Interrupted{self._kept()}", soft_wrap=True, highlight=False)
+            console.print(Text(f"Interrupted{self._kept()}"), soft_wrap=True)
 
     def _kept(self) -> str:
         if self.trainer is None or self.trainer.checkpoint_callback is None:
@@ -340,10 +358,6 @@ def _timed_load(folder: Path | None) -> tuple[Dataset, float]:
     return load_dataset(folder), time.perf_counter() - began
 
 
-def _result(reading: Future[tuple[Dataset, float]]) -> tuple[Dataset, float]:
-    return reading.result()
-
-
 def _summarize(data: MNISTDataModule) -> DataSummary:
     dataset = data.dataset
     return DataSummary(
@@ -357,13 +371,14 @@ def _summarize(data: MNISTDataModule) -> DataSummary:
     )
 
 
-def _check_memory(hidden: Sequence[int], dataset: Dataset) -> None:
+def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
     """A model that cannot fit is refused before the machine begins to swap."""
-    widths = [math.prod(dataset.image_shape), *hidden, dataset.classes]
+    widths = [math.prod(dataset.image_shape), *config.hidden, dataset.classes]
     parameters = sum((a + 1) * b for a, b in pairwise(widths))
-    needed = 20 * parameters  # float32: weights, gradients, Adam's two moments, and a copy to save
+    # float32: weights, gradients, Adam's two moments and a copy to save; for each image its activations and their gradients
+    needed = 20 * parameters + 12 * config.batch_size * sum(widths)
     if hasattr(os, "sysconf") and needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise InputError(
-            f"--hidden {','.join(map(str, hidden))} makes {parameters:,} parameters, which need {needed / 2**30:,.0f} GiB "
-            f"to train; this machine has {there / 2**30:,.0f} GiB"
+            f"--hidden {','.join(map(str, config.hidden))} makes {parameters:,} parameters, which with --batch-size "
+            f"{config.batch_size} need {needed / 2**30:,.0f} GiB to train; this machine has {there / 2**30:,.0f} GiB"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._parents: list[Path] = []
 
     @classmethod
     def create(cls, parent: Path, command: str, name: str) -> RunDirectory:
@@ -29,6 +32,7 @@ class RunDirectory:
         Raises:
             InputError: it cannot be made.
         """
+        missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
         stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{name}"
         number = 1
         while True:
@@ -40,10 +44,19 @@ class RunDirectory:
             except OSError as error:
                 raise InputError(f"--output {parent}: a run's folder cannot be made there ({error.strerror})") from None
             else:
-                return cls(path)
+                run = cls(path)
+                run._parents = missing
+                return run
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def discard(self) -> None:
+        """Removes the folder, and those above it that were made for it and are empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            for folder in self._parents:
+                folder.rmdir()
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Writes ``run.json``, whole or not at all.

@@ -168,7 +168,7 @@ def _silenced() -> Iterator[None]:
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(saved, said.read())
             raise

@@ -2,9 +2,9 @@
 #
 #   . environment.sh && ensure_environment [dev]
 #
-# A finished installation leaves a stamp that names this folder, pyproject.toml's checksum and the interpreter. Only a
-# whole installation gets one, so what a killed or failed one left behind is never trusted. A folder that was moved, a
-# changed pyproject.toml or a Python that has gone makes the stamp differ, and the environment is built anew.
+# A finished installation leaves a stamp that names this folder and pyproject.toml's checksum. Only a whole installation has
+# one, so what a killed or failed one left behind is never trusted. A folder that was moved, a changed pyproject.toml or a
+# Python that has gone makes the environment be built anew.
 # shellcheck shell=sh
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -42,13 +42,20 @@ ensure_environment() {
 
     # One installation at a time: mkdir is atomic. A lock whose owner has gone is taken over.
     lock="$root/.venv.lock"
+    waited=0
     until mkdir "$lock" 2>/dev/null; do
         [ -d "$lock" ] || { say "error: cannot write to $root"; exit 1; }
         owner=$(cat "$lock/pid" 2>/dev/null || echo '')
-        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then rm -rf "$lock"; else sleep 1; fi
+        if [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null; then
+            [ "$waited" = 0 ] && say "Waiting for the installation of process $owner (if there is none: rm -r '$lock') ..."
+        elif [ -n "$owner" ] || [ "$waited" -ge 5 ]; then
+            rm -rf "$lock"
+        fi
+        waited=$((waited + 1))
+        sleep 1
     done
-    echo $$ >"$lock/pid"
     trap 'rm -rf "$lock"' EXIT
+    echo $$ >"$lock/pid"
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     if is_ready dev || is_ready "$wanted"; then
@@ -72,6 +79,7 @@ ensure_environment() {
     else
         say "Installing the development tools into $root/.venv (once) ..."
     fi
+    rm -f "$root/.venv/stamp-"*
     "$python" -m pip install --disable-pip-version-check -e "$root$extra" >"$log" 2>&1 || give_up "$log" \
         "error: the installation failed (pip's last lines are above); nothing half-made was kept. Mend the cause and start again."
     stamp_text base >"$root/.venv/stamp-base"

@@ -32,7 +32,7 @@ def python(program: str, **changes: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, env=environment(**changes), timeout=120, check=True).stdout
 
 
-def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
+def on_a_terminal(*arguments: str | Path, columns: int = 80, **changes: str) -> str:
     """Runs ``mnist-tuner`` on a pseudo-terminal and returns what it drew there."""
     ours, theirs = pty.openpty()
     drawn: list[bytes] = []
@@ -47,7 +47,7 @@ def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
     reader = threading.Thread(target=read)
     reader.start()
     command = [sys.executable, "-m", "mnist_tuner", *map(str, arguments)]
-    env = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS=str(columns))
+    env = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS=str(columns), **changes)
     subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, timeout=120, check=True)
     os.close(theirs)
     reader.join(timeout=10)

@@ -101,6 +101,46 @@ def test_damaged_data_is_named_in_one_line(small_dataset_folder: Path, output: P
     assert f"{labels}: truncated" in done.stderr
 
 
+def test_folders_made_for_a_run_that_never_was_are_removed(small_dataset_folder: Path, output: Path) -> None:
+    (small_dataset_folder / "t10k-labels-idx1-ubyte").unlink()
+    mnist_tuner("train", "--data", small_dataset_folder, "--output", output / "new" / "folder", code=2)
+    assert list(output.iterdir()) == []
+
+
+def test_a_folder_may_be_called_as_it_likes(small_dataset_folder: Path, output: Path) -> None:
+    odd = output / "runs [bold] of[/x] :tiger:"
+    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", odd, "--epochs", "1")
+    (run,) = odd.iterdir()
+    assert str(run) in done.stdout
+    assert (run / "report.txt").exists()
+
+
+def test_without_arguments_there_is_help_and_code_2() -> None:
+    done = mnist_tuner(code=2)
+    assert "train" in done.stdout + done.stderr
+    assert "error" not in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_run_like_ctrl_c(small_dataset_folder: Path, output: Path) -> None:
+    command = [sys.executable, "-u", "-m", "mnist_tuner", "train", "--epochs", "100000"]
+    process = subprocess.Popen(
+        [*command, "--data", str(small_dataset_folder), "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    (run,) = output.iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_an_unknown_command_is_refused() -> None:
     assert "dance" in mnist_tuner("dance", code=2).stderr
 
@@ -125,6 +165,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_data
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "File too large" in done.stderr
+    assert ".safetensors: " in done.stderr
     (run,) = output.iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
     assert list((run / "checkpoints").iterdir()) == []
@@ -140,6 +181,9 @@ def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["status"] == "failed"
     assert "diverged" in manifest["error"]
+    again = mnist_tuner("train", "--json", "--data", small_dataset_folder, "--output", output, *options, code=1)
+    document = json.loads(again.stdout)
+    assert (document["status"], document["error"]) == ("failed", manifest["error"])
 
 
 def started(folder: Path, output: Path) -> subprocess.Popen[str]:

@@ -18,8 +18,8 @@ ABOVE = {  # what each room may import of the house
     "reports": {"reports", "trainer", "errors"},
     "runs": {"trainer", "errors"},
     "startup": {"errors"},
-    "runner": {"reports", "models", "data", "trainer", "runs", "startup", "errors"},
-    "cli": {"runner", "runs", "errors", "_version"},
+    "runner": {"_version", "reports", "models", "data", "trainer", "runs", "startup", "errors"},
+    "cli": {"runner", "reports", "runs", "errors", "_version"},
 }
 
 

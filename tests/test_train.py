@@ -153,6 +153,16 @@ def test_quiet_prints_the_result_alone(small_dataset_folder: Path, tmp_path: Pat
     assert done.stderr == ""
 
 
+def test_colours_can_be_forced_and_refused(small_dataset_folder: Path, tmp_path: Path) -> None:
+    options = ["train", "--data", small_dataset_folder, "--epochs", "1", "--output"]
+    assert "\x1b[" in mnist_tuner(*options, tmp_path / "forced", FORCE_COLOR="1").stdout
+    (run,) = (tmp_path / "forced").iterdir()
+    assert "\x1b" not in (run / "report.txt").read_text()
+    drawn = on_a_terminal(*options, tmp_path / "refused", NO_COLOR="1")
+    assert "\N{UPPER HALF BLOCK}" not in drawn
+    assert "Test accuracy" in drawn
+
+
 def test_a_terminal_sees_progress_and_pictures(small_dataset_folder: Path, tmp_path: Path) -> None:
     drawn = on_a_terminal("train", "--data", small_dataset_folder, "--output", tmp_path, "--epochs", "3")
     assert "Epoch 3/3" in drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, RunReport, Timing
+
+
+class Terminal(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        """The reader has gone (``| head``): with nobody to report to, it ends as after Ctrl-C."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise KeyboardInterrupt
+
 
 MOST_CLASSES = 50
 """With more classes than this the table shows the worst of them only."""
@@ -38,8 +49,9 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     # As Text: a folder's name may look like rich's markup.
     table.add_row("Data", Text(f"{data.name}: {images}{data.test:,} test images, {shape}"))
     widths = " - ".join(map(str, (height * width, *run.config["hidden"], data.classes)))
+    epochs = f"{run.config['epochs']} epoch{'s' if run.config['epochs'] > 1 else ''}"
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
-    table.add_row("Run", f"{run.config['epochs']} epochs, batch size {run.config['batch_size']}, seed {run.seed}")
+    table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, seed {run.seed}")
     return table
 
 
@@ -78,7 +90,7 @@ def epoch_table(epochs: Sequence[dict[str, float]]) -> Table:
     """The metrics of each epoch."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in epochs[0]:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for epoch in epochs:
         table.add_row(*(f"{value:.4f}" if name not in ("epoch", "seconds") else f"{value:.3g}" for name, value in epoch.items()))
     return table
@@ -96,7 +108,7 @@ def timing_line(timing: Timing) -> Text:
 def _class_table(scores: Sequence[ClassScore]) -> Table:
     title = "Per class"
     if len(scores) > MOST_CLASSES:
-        scores = sorted(scores, key=lambda score: score.f1)[:20]
+        scores = sorted((score for score in scores if score.support), key=lambda score: score.f1)[:20]
         title = "The 20 classes with the lowest F1"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in ("class", "images", "precision", "recall", "F1"):
@@ -173,7 +185,7 @@ class _Gallery:
         self.pictures = np.pad(pictures, ((0, 0), (1, 1 + pictures.shape[1] % 2), (1, 1)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if options.ascii_only or console.color_system is None:
+        if options.ascii_only or console.color_system is None or console.no_color:
             return
         yield Text()
         yield Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)")

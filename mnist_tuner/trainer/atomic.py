@@ -25,8 +25,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk does not say what did not fit
+            error.filename = str(path)
         raise
     if os.name == "posix":
         _sync(path.parent)

@@ -106,7 +106,7 @@ class RichProgressBar(Callback):
         done, total = trainer.batches_in_epoch, trainer.num_training_batches
         metrics = "  ".join(f"{name} {_number(value)}" for name, value in trainer.progress_bar_metrics.items())
         speed, elapsed = self._speed(trainer)
-        state = f"{metrics}  {speed} {self.unit}/s  {elapsed}" if done else "compiling ..." if not trainer.global_step else ""
+        state = f"{speed} {self.unit}/s  {elapsed}  {metrics}" if done else "compiling ..." if not trainer.global_step else ""
         row = Table.grid(padding=(0, 2))
         row.add_row(
             Text(f"{self._epoch(trainer):<13}"),
