@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,7 @@ class ArrayLoader:
         self.shuffle = shuffle
         self.seed = current_seed() if seed is None else seed
         self.transform = transform
+        self._used = False
 
     def __len__(self) -> int:
         """The number of batches, a short last one included."""
@@ -172,11 +173,16 @@ class ArrayLoader:
             padding = (capacity - batches) * size if batch_size == size else 0
             return self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
 
-        with ThreadPoolExecutor(1) as ahead:  # the next stage is put in order while this one is trained on
-            pending = [ahead.submit(fetch, *span) for span in spans[:1]]
+        # The next stage is put in order while this one is trained on. Not so with the loader's very first: then the loop is
+        # traced. TensorFlow numbers functions with a counter that tensors use, too, so that a thread making tensors meanwhile
+        # gives the function another name each time, by which XLA's cache of compiled programs does not know it again.
+        with ThreadPoolExecutor(1) as ahead:
+            pending: Future[Any] | None = None
             for number, (first, batches, batch_size) in enumerate(spans):
-                rows = pending.pop().result()
-                pending = [ahead.submit(fetch, *span) for span in spans[number + 1 : number + 2]]
+                rows = fetch(first, batches, batch_size) if pending is None else pending.result()
+                following = spans[number + 1 : number + 2] if self._used else []
+                self._used = True
+                pending = ahead.submit(fetch, *following[0]) if following else None
                 yield Stage(rows, batch_size, first, batches)
 
     def _gather(self, rows: npt.NDArray[np.int32]) -> Any:
