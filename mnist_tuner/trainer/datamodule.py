@@ -190,7 +190,7 @@ class ArrayLoader:
 
         if self._contiguous and not self.shuffle and rows[-1] - rows[0] == len(rows) - 1:
             return tf.nest.map_structure(lambda array: tf.convert_to_tensor(array[rows[0] : rows[-1] + 1]), self._arrays)
-        return tf.nest.map_structure(lambda array: tf.convert_to_tensor(array[rows]), self._arrays)
+        return tf.nest.map_structure(lambda array: tf.convert_to_tensor(np.take(array, rows, axis=0)), self._arrays)
 
 
 def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
