@@ -25,6 +25,18 @@ def output(tmp_path: Path) -> Path:
     return folder
 
 
+def launched(folder: Path, output: Path) -> subprocess.Popen[str]:
+    """A long training that has just begun."""
+    options = ["--epochs", "100000", "--data", str(folder), "--output", str(output)]
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "mnist_tuner", "train", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
 def test_version_and_help() -> None:
     assert mnist_tuner("--version").stdout == f"mnist-tuner {__version__}\n"
     shown = mnist_tuner("train", "--help").stdout
@@ -122,14 +134,7 @@ def test_without_arguments_there_is_help_and_code_2() -> None:
 
 
 def test_a_reader_that_goes_away_ends_the_run_like_ctrl_c(small_dataset_folder: Path, output: Path) -> None:
-    command = [sys.executable, "-u", "-m", "mnist_tuner", "train", "--epochs", "100000"]
-    process = subprocess.Popen(
-        [*command, "--data", str(small_dataset_folder), "--output", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = launched(small_dataset_folder, output)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
@@ -188,14 +193,7 @@ def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_
 
 def started(folder: Path, output: Path) -> subprocess.Popen[str]:
     """A long training that has finished its second epoch."""
-    command = [sys.executable, "-u", "-m", "mnist_tuner", "train", "--epochs", "100000"]
-    process = subprocess.Popen(
-        [*command, "--data", str(folder), "--output", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = launched(folder, output)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("Epoch 2/"):

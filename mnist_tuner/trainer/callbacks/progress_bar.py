@@ -34,7 +34,6 @@ class RichProgressBar(Callback):
     def __init__(self, console: Console | None = None, unit: str = "rows") -> None:
         self.console = console or Console()
         self.unit = unit
-        self.seconds = 0.0  # spent on drawing
         self._live: Live | None = None
         self._columns: list[str] | None = None
 
@@ -59,14 +58,12 @@ class RichProgressBar(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """Leaves the epoch's line."""
-        began = time.perf_counter()
         metrics = trainer.progress_bar_metrics
         if self._columns != list(metrics):
             self._columns = list(metrics)
             self.console.print(self._line("", {name: name for name in metrics}, f"{self.unit}/s", "time"), style="dim")
         texts = {name: _number(value) for name, value in metrics.items()}
         self.console.print(self._line(self._epoch(trainer), texts, *self._speed(trainer)))
-        self.seconds += time.perf_counter() - began
 
     def on_train_end(self, trainer: Trainer, module: Module) -> None:
         """Closes the live line."""
@@ -97,10 +94,8 @@ class RichProgressBar(Callback):
     def _draw(self, trainer: Trainer) -> None:
         if self._live is None:
             return
-        began = time.perf_counter()
         self._live.update(self._bar(trainer), refresh=True)
         self._drawn = time.perf_counter()
-        self.seconds += self._drawn - began
 
     def _bar(self, trainer: Trainer) -> RenderableType:
         done, total = trainer.batches_in_epoch, trainer.num_training_batches
