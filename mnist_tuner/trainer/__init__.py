@@ -11,13 +11,25 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-    from mnist_tuner.trainer.checkpoint import Checkpoint, read_checkpoint
+    from mnist_tuner.trainer.callbacks import (
+        Callback,
+        EarlyStopping,
+        KerasCallback,
+        LambdaCallback,
+        LearningRateMonitor,
+        ModelCheckpoint,
+        RichModelSummary,
+        RichProgressBar,
+        Timer,
+    )
+    from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, read_checkpoint
     from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
-    from mnist_tuner.trainer.loggers import CSVLogger, Logger
+    from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
     from mnist_tuner.trainer.loops import NonFiniteLossError
     from mnist_tuner.trainer.module import KerasModule, Module
+    from mnist_tuner.trainer.profiler import SimpleProfiler
     from mnist_tuner.trainer.seed import seed_everything
+    from mnist_tuner.trainer.streaming import StreamLoader
     from mnist_tuner.trainer.trainer import Trainer
 
 _HOMES = {
@@ -25,14 +37,23 @@ _HOMES = {
     "CSVLogger": "loggers",
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
     "DataModule": "datamodule",
+    "EarlyStopping": "callbacks",
+    "KerasCallback": "callbacks",
     "KerasModule": "module",
+    "LambdaCallback": "callbacks",
+    "LearningRateMonitor": "callbacks",
     "Logger": "loggers",
     "ModelCheckpoint": "callbacks",
     "Module": "module",
     "NonFiniteLossError": "loops",
     "RichModelSummary": "callbacks",
     "RichProgressBar": "callbacks",
+    "SimpleProfiler": "profiler",
+    "StreamLoader": "streaming",
+    "TensorBoardLogger": "loggers",
+    "Timer": "callbacks",
     "Trainer": "trainer",
     "read_checkpoint": "checkpoint",
     "seed_everything": "seed",
@@ -43,14 +64,23 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "CheckpointError",
     "DataModule",
+    "EarlyStopping",
+    "KerasCallback",
     "KerasModule",
+    "LambdaCallback",
+    "LearningRateMonitor",
     "Logger",
     "ModelCheckpoint",
     "Module",
     "NonFiniteLossError",
     "RichModelSummary",
     "RichProgressBar",
+    "SimpleProfiler",
+    "StreamLoader",
+    "TensorBoardLogger",
+    "Timer",
     "Trainer",
     "read_checkpoint",
     "seed_everything",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mnist_tuner.trainer.atomic import atomic_write
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "mnist_tuner"
 
 
@@ -32,21 +33,41 @@ class CheckpointHeader:
         epoch: the epoch it was written in, from 0.
         global_step: optimizer steps taken since the training began.
         batches_in_epoch: how many batches of that epoch had been trained on.
-        num_training_batches: how many it has.
+        num_training_batches: how many it has; None where nobody knows.
         jit_compiled: whether XLA ran the loop.
         threads: TensorFlow's intra-op threads; 0 where it chose.
         metrics: what was measured last.
         versions: of the packages.
+        total_batches: batches trained on since the training began.
+        validated: whether the validation due after these batches had been made.
+        ended: whether the epoch's end had come, its hooks and its row in the logs included.
+        validation: metrics of a validation at the epoch's end that wait for its row in the logs.
+        logs: what `Module.log` had collected in the epoch.
+        callbacks, loggers, datamodule: what their ``state_dict`` gave.
+        hyper_parameters: the module's.
+        build_config: from which Keras builds the model, the shape of its inputs.
+        extra: what on_save_checkpoint added.
     """
 
     epoch: int
     global_step: int
     batches_in_epoch: int
-    num_training_batches: int
+    num_training_batches: int | None
     jit_compiled: bool
     threads: int
     metrics: dict[str, float]
     versions: dict[str, str]
+    total_batches: int = 0
+    validated: bool = False
+    ended: bool = False
+    validation: dict[str, float] = field(default_factory=dict)
+    logs: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    loggers: list[Any] = field(default_factory=list)
+    datamodule: dict[str, Any] = field(default_factory=dict)
+    hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    build_config: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epoch_complete(self) -> bool:
@@ -60,7 +81,8 @@ class Checkpoint:
 
     Attributes:
         header: the JSON part.
-        tensors: every variable by its position: ``model/<index>`` and ``optimizer/<index>``.
+        tensors: every variable by its position: ``model/<index>``, ``optimizer/<index>``, ``metrics/<index>`` and, of the
+            module's own ones, ``module/<index>``; ``state/<index>`` are arrays that stand in the header.
     """
 
     header: CheckpointHeader
@@ -71,15 +93,30 @@ class Checkpoint:
         """Takes the module's state as it is now."""
         return cls(header, {name: np.array(variable.numpy()) for name, variable in _variables(module).items()})
 
-    def restore(self, module: Module) -> None:
+    def entries(self) -> dict[str, Any]:
+        """What on_load_checkpoint gets: where the training stood, and what on_save_checkpoint added."""
+        header = self.header
+        return {
+            "epoch": header.epoch,
+            "global_step": header.global_step,
+            "hyper_parameters": dict(header.hyper_parameters),
+            "callbacks": self.arrays_in(header.callbacks),
+            **self.arrays_in(header.extra),
+        }
+
+    def restore(self, module: Module, weights_only: bool = False) -> None:
         """Puts the saved state into a module whose model (and optimizer, if it has one) is built.
+
+        Args:
+            module: what to change.
+            weights_only: leave all but the model as it is.
 
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
-        variables = _variables(module)
+        kinds = ("model/",) if weights_only else tuple({name.partition("/")[0] + "/" for name in _variables(module)})
+        variables = {name: variable for name, variable in _variables(module).items() if name.startswith(kinds)}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-        kinds = ("model/", "optimizer/") if module.optimizer is not None else ("model/",)
         saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(kinds)}
         if wanted != saved:
             differing = sorted(name for name in wanted.keys() | saved.keys() if wanted.get(name) != saved.get(name))
@@ -91,6 +128,17 @@ class Checkpoint:
         for name, variable in variables.items():
             variable.assign(self.tensors[name])
 
+    def arrays_in(self, value: Any) -> Any:
+        """A part of the header with its arrays."""
+        match value:
+            case {"__array__": str(name)}:
+                return self.tensors[name]
+            case dict():
+                return {key: self.arrays_in(item) for key, item in value.items()}
+            case list():
+                return [self.arrays_in(item) for item in value]
+        return value
+
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all.
 
@@ -99,9 +147,21 @@ class Checkpoint:
         """
         from safetensors.numpy import save
 
-        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self.header)})
-        contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in self.tensors.items()}
+        tensors = dict(self.tensors)
+        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self.header)}, default=partial(_set_aside, tensors))
+        contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
         atomic_write(path, save(contiguous, metadata={_KEY: text}))
+
+
+def _set_aside(tensors: dict[str, npt.NDArray[Any]], value: Any) -> Any:
+    """Makes an array in the header a tensor of the file, with its name in its place."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+        raise TypeError(f"a checkpoint can keep JSON values and numpy arrays, but no {type(value).__name__}: {value!r}")
+    name = f"state/{len(tensors)}"
+    tensors[name] = value
+    return {"__array__": name}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -140,6 +200,8 @@ def _variables(module: Module) -> dict[str, Any]:
     named: dict[str, Any] = _numbered("model", module.model.variables)
     if module.optimizer is not None:
         named |= _numbered("optimizer", module.optimizer.variables)
+        named |= _numbered("metrics", [variable for metric in module.metrics for variable in metric.variables])
+        named |= _numbered("module", module.own_variables())
     return named
 
 

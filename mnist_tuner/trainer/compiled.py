@@ -19,6 +19,8 @@ from mnist_tuner.trainer.datamodule import Stage, slice_batch
 
 JitCompile = Literal["auto"] | bool
 TARGET_CALL_SECONDS = 0.1
+MOST_STEPS_PER_CALL = 2048
+"""A call makes no more, so that the values logged per step fit into a buffer of this size."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +60,33 @@ class CompiledLoop:
         self._step = step
         self._preprocess = preprocess
         self._jit_compile = jit_compile
-        self._fixed_steps = None if steps_per_call == "auto" else steps_per_call
+        self._fixed_steps = None if steps_per_call == "auto" else min(steps_per_call, MOST_STEPS_PER_CALL)
         self._stop_at_nonfinite = stop_at_nonfinite
         self._programs: dict[Any, Callable[..., Any]] = {}
         self._steps = 1
-        self.compile_seconds = 0.0
+        self.trace_seconds = 0.0
+        self.xla_seconds = 0.0
+
+    @property
+    def compile_seconds(self) -> float:
+        """What tracing and compiling have cost so far."""
+        return self.trace_seconds + self.xla_seconds
 
     @property
     def jit_compiled(self) -> bool:
         """Whether XLA runs the loop (as far as is known before the first call)."""
         return self._jit_compile is not False
 
-    def run(self, stage: Stage, start: int, stop: int, *, whole_batches: bool = True) -> CallResult:
+    def run(self, stage: Stage, start: int, stop: int) -> CallResult:
         """One call: steps from batch `start` of the stage on, to `stop` at most.
 
         Args:
             stage: the batches.
             start: the first batch of the stage to take.
             stop: the batch of the stage to end before.
-            whole_batches: False for an epoch's short last batch: it comes once an epoch, so a plain graph is cheaper than
-                compiling a second program.
         """
-        program = self._program(stage, jit=whole_batches and self.jit_compiled)
+        # An epoch's short last batch comes once an epoch: a plain graph is cheaper than compiling a second program.
+        program = self._program(stage, jit=stage.whole and self.jit_compiled)
         length = self._fixed_steps or self._steps
         began = time.perf_counter()
         position, nonfinite, loss = program(
@@ -87,19 +94,17 @@ class CompiledLoop:
         )
         result = CallResult(int(position), float(loss), None if (bad := int(nonfinite)) < 0 else bad)
         done = result.next - start
-        if whole_batches and done:
+        if stage.whole and done:
             fitting = TARGET_CALL_SECONDS * done / (time.perf_counter() - began)
-            self._steps = max(1, min(round(fitting), 8 * done))
+            self._steps = max(1, min(round(fitting), 8 * done, MOST_STEPS_PER_CALL))
         return result
 
     def _program(self, stage: Stage, jit: bool) -> Callable[..., Any]:
         key = (jit, tuple((tuple(t.shape), t.dtype) for t in tf.nest.flatten(stage.rows)), stage.batch_size)
         if key not in self._programs:
-            began = time.perf_counter()
             program = self._build(stage, jit)
             key = (jit and self.jit_compiled, *key[1:])  # XLA may have refused
             self._programs[key] = program
-            self.compile_seconds += time.perf_counter() - began
         return self._programs[key]
 
     def _build(self, stage: Stage, jit: bool) -> Callable[..., Any]:
@@ -121,7 +126,10 @@ class CompiledLoop:
 
         arguments = (stage.rows, tf.constant(0), tf.constant(0), tf.constant(stage.first))
         function = tf.function(loop, jit_compile=jit, autograph=False)
+        began = time.perf_counter()
         program: Callable[..., Any] = function.get_concrete_function(*tf.nest.map_structure(tf.TensorSpec.from_tensor, arguments))
+        traced = time.perf_counter()
+        self.trace_seconds += traced - began
         try:
             program(*arguments)  # no step: XLA compiles now, and if it refuses, no variable has been touched
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
@@ -136,4 +144,5 @@ class CompiledLoop:
             )
             self._jit_compile = False
             return self._build(stage, jit=False)
+        self.xla_seconds += time.perf_counter() - traced
         return program

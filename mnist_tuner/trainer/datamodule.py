@@ -1,9 +1,10 @@
-"""What is trained on: data modules, and batches of arrays."""
+"""What is trained on: data modules, loaders, and batches of arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ STAGE_BYTES = 16 * 2**20
 class DataModule:
     """The data of a training: how to get it, and a loader for each stage.
 
-    Override what is needed. Loaders are `ArrayLoader`s; a hook that returns None has no such data.
+    Override what is needed. A loader is an `ArrayLoader`, a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`, or
+    anything else that gives the same batches each time it is iterated over; of all but the training loaders there may be a
+    list. A hook that returns None has no such data.
     """
 
     def prepare_data(self) -> None:
@@ -31,19 +34,19 @@ class DataModule:
     def setup(self, stage: str) -> None:
         """Loads and splits. `stage` is "fit", "validate", "test" or "predict"."""
 
-    def train_dataloader(self) -> ArrayLoader | None:
+    def train_dataloader(self) -> Any:
         """The training batches."""
         return None
 
-    def val_dataloader(self) -> ArrayLoader | None:
+    def val_dataloader(self) -> Any:
         """The validation batches."""
         return None
 
-    def test_dataloader(self) -> ArrayLoader | None:
+    def test_dataloader(self) -> Any:
         """The test batches."""
         return None
 
-    def predict_dataloader(self) -> ArrayLoader | None:
+    def predict_dataloader(self) -> Any:
         """The batches to predict."""
         return None
 
@@ -52,6 +55,13 @@ class DataModule:
 
     def on_exception(self, exception: BaseException) -> None:
         """Called when a stage ends with an exception."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint is to keep of it: JSON values and numpy arrays."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave, when a training is resumed."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +73,51 @@ class Stage:
         batch_size: examples per batch.
         first: the index within the epoch of the first batch.
         batches: how many batches there are; rows beyond them are padding.
+        whole: False for a batch of a shape that is not worth compiling for, such as an epoch's short last one.
     """
 
     rows: Any
     batch_size: int
     first: int
     batches: int
+    whole: bool = True
 
 
-class ArrayLoader:
+class Loader:
+    """Batches in stages. `ArrayLoader` and `StreamLoader` fill in the rest."""
+
+    batch_size: int
+    transform: Callable[..., Any] | None = None
+
+    @property
+    def num_batches(self) -> float:
+        """Batches per epoch; infinite where nobody knows."""
+        raise NotImplementedError
+
+    def stages(self, epoch: int, start: int = 0) -> Iterator[Stage]:
+        """The epoch's batches from `start` on."""
+        raise NotImplementedError
+
+    def first_batch(self, size: int | None = None) -> Any:
+        """A first batch, preprocessed; used to build what depends on the data's shape."""
+        raise NotImplementedError
+
+    def fixed(self, batches: int) -> Loader:
+        """A loader whose first `batches` batches are the same at each epoch."""
+        raise NotImplementedError
+
+    def preprocess(self, batch: Any) -> Any:
+        """Applies `transform`."""
+        return apply_transform(self.transform, batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of epoch 0, preprocessed, as tensors."""
+        for stage in self.stages(epoch=0):
+            for index in range(stage.batches):
+                yield self.preprocess(slice_batch(stage.rows, index, stage.batch_size))
+
+
+class ArrayLoader(Loader):
     """Batches of arrays that are in memory, shuffled anew each epoch, preprocessed within the compiled graph.
 
     The order of an epoch is a pure function of (seed, epoch). A short last batch is kept.
@@ -136,15 +182,16 @@ class ArrayLoader:
         """The number of examples."""
         return len(self._indices)
 
-    def __iter__(self) -> Iterator[Any]:
-        """The batches of epoch 0, preprocessed, as tensors."""
-        for stage in self.stages(epoch=0):
-            for index in range(stage.batches):
-                yield self.preprocess(slice_batch(stage.rows, index, stage.batch_size))
+    @property
+    def num_batches(self) -> float:
+        """Batches per epoch."""
+        return len(self)
 
-    def preprocess(self, batch: Any) -> Any:
-        """Applies `transform`."""
-        return apply_transform(self.transform, batch)
+    def fixed(self, batches: int) -> ArrayLoader:
+        """The same rows without shuffling."""
+        loader = copy(self)
+        loader.shuffle = False
+        return loader
 
     def first_batch(self, size: int | None = None) -> Any:
         """The first `size` examples in storage order, preprocessed; used to build what depends on the data's shape."""
@@ -168,22 +215,14 @@ class ArrayLoader:
         if len(order) > full * size and start <= full:
             spans.append((full, 1, len(order) - full * size))
 
-        def fetch(first: int, batches: int, batch_size: int) -> Any:
+        def fetch(first: int, batches: int, batch_size: int) -> Stage:
             rows = order[first * size : first * size + batches * batch_size]
             padding = (capacity - batches) * size if batch_size == size else 0
-            return self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
+            gathered = self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
+            return Stage(gathered, batch_size, first, batches, whole=batch_size == size)
 
-        # The next stage is put in order while this one is trained on. Not so with the loader's very first: then the loop is
-        # traced. TensorFlow numbers functions with a counter that tensors use, too, so that a thread making tensors meanwhile
-        # gives the function another name each time, by which XLA's cache of compiled programs does not know it again.
-        with ThreadPoolExecutor(1) as ahead:
-            pending: Future[Any] | None = None
-            for number, (first, batches, batch_size) in enumerate(spans):
-                rows = fetch(first, batches, batch_size) if pending is None else pending.result()
-                following = spans[number + 1 : number + 2] if self._used else []
-                self._used = True
-                pending = ahead.submit(fetch, *following[0]) if following else None
-                yield Stage(rows, batch_size, first, batches)
+        used, self._used = self._used, True
+        yield from one_ahead((fetch(*span) for span in spans), at_once=used)
 
     def _gather(self, rows: npt.NDArray[np.int32]) -> Any:
         import tensorflow as tf
@@ -191,6 +230,26 @@ class ArrayLoader:
         if self._contiguous and not self.shuffle and rows[-1] - rows[0] == len(rows) - 1:
             return tf.nest.map_structure(lambda array: tf.convert_to_tensor(array[rows[0] : rows[-1] + 1]), self._arrays)
         return tf.nest.map_structure(lambda array: tf.convert_to_tensor(np.take(array, rows, axis=0)), self._arrays)
+
+
+def one_ahead(stages: Iterator[Stage], at_once: bool) -> Iterator[Stage]:
+    """The stages, of which a thread puts the next one in order while one is trained on.
+
+    Args:
+        stages: what makes them.
+        at_once: whether to begin with the first. Not so at a loader's first use: then the loop is traced. TensorFlow numbers
+            functions with a counter that tensors use, too, so that a thread making tensors meanwhile gives the function
+            another name each time, by which XLA's cache of compiled programs does not know it again.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future[Stage | None] | None = None
+        while True:
+            stage = next(stages, None) if pending is None else pending.result()
+            if stage is None:
+                return
+            pending = thread.submit(next, stages, None) if at_once else None
+            at_once = True
+            yield stage
 
 
 def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+
+from mnist_tuner.trainer.compiled import MOST_STEPS_PER_CALL
 
 Reduction = Literal["mean", "sum", "min", "max", "last"]
 _START = {"mean": 0.0, "sum": 0.0, "min": math.inf, "max": -math.inf, "last": math.nan}
@@ -29,18 +33,25 @@ class LogOptions:
 
 
 class _Entry:
-    """One name's variables: the last value, what has been reduced so far, and the weight (examples) behind it."""
+    """One name's variables: the last value, what has been reduced so far, and the weight (examples) behind it; where each
+    step's value is wanted by the loggers, those of the last call of the loop, too."""
 
     def __init__(self, options: LogOptions) -> None:
         self.options = options
         self.last = tf.Variable(math.nan, dtype=tf.float64, trainable=False)
         self.reduced = tf.Variable(_START[options.reduce_fx], dtype=tf.float64, trainable=False)
         self.weight = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.steps: tf.Variable | None = None
+        if options.on_step and options.logger:
+            self.steps = tf.Variable(tf.zeros(MOST_STEPS_PER_CALL, tf.float64), trainable=False)
 
-    def update(self, value: tf.Tensor, batch_size: Any) -> None:
+    def update(self, value: tf.Tensor, batch_size: Any, batch_idx: Any) -> None:
         weight = tf.cast(batch_size, tf.float64)
         self.last.assign(value)
         self.weight.assign_add(weight)
+        if self.steps is not None and batch_idx is not None:
+            place = tf.reshape(tf.math.floormod(batch_idx, MOST_STEPS_PER_CALL), [1])
+            self.steps.scatter_update(tf.IndexedSlices(tf.reshape(value, [1]), place))
         if not self.options.on_epoch:
             return
         match self.options.reduce_fx:
@@ -71,7 +82,7 @@ class MetricLog:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
 
-    def update(self, name: str, value: Any, options: LogOptions, batch_size: Any) -> None:
+    def update(self, name: str, value: Any, options: LogOptions, batch_size: Any, batch_idx: Any = None) -> None:
         """Takes a value, in a graph or outside one.
 
         Raises:
@@ -88,7 +99,7 @@ class MetricLog:
         entry = self._entries[name]
         if entry.options != options:
             raise ValueError(f"log({name!r}): logged before with {entry.options}, now with {options}; use one or the other")
-        entry.update(tf.cast(tf.reshape(tensor, []), tf.float64), batch_size)
+        entry.update(tf.cast(tf.reshape(tensor, []), tf.float64), batch_size, batch_idx)
 
     def reset(self) -> None:
         """Forgets the values, keeps the names."""
@@ -115,6 +126,31 @@ class MetricLog:
         """Every name as it was written: its epoch's value so far where it has one, otherwise its last."""
         return {name: entry.epoch_value() if entry.options.on_epoch else float(entry.last) for name, entry in self._logged()}
 
+    def steps_logged(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For the loggers: each name logged with on_step and its values, that of batch i at i modulo the array's length."""
+        return {
+            f"{name}_step" if entry.options.on_epoch else name: entry.steps.numpy()
+            for name, entry in self._logged()
+            if entry.steps is not None
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What has been logged since the last reset, as JSON values."""
+        return {
+            name: {**asdict(entry.options), "values": [float(v) for v in (entry.last, entry.reduced, entry.weight)]}
+            for name, entry in self._logged()
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to such a state."""
+        for name, saved in state.items():
+            options = LogOptions(**{key: value for key, value in saved.items() if key != "values"})
+            if name not in self._entries or self._entries[name].options != options:
+                self._entries[name] = _Entry(options)
+            entry = self._entries[name]
+            for variable, value in zip((entry.last, entry.reduced, entry.weight), saved["values"], strict=True):
+                variable.assign(value)
+
     def _logged(self) -> list[tuple[str, _Entry]]:
         return [(name, entry) for name, entry in self._entries.items() if float(entry.weight) > 0]
 
@@ -127,11 +163,8 @@ class MetricLog:
         return {name: value for name, value in self.bare_values().items() if self._entries[name].options.prog_bar}
 
     def logger_values(self) -> dict[str, float]:
-        """What the loggers get."""
-        unwanted = {name for name, entry in self._entries.items() if not entry.options.logger}
-        values = self.step_values() | self.epoch_values()
+        """What the loggers get at an epoch's end: the reduced values."""
+        loggers = {name for name, entry in self._logged() if entry.options.logger}
         return {
-            name: value
-            for name, value in values.items()
-            if not unwanted & {name, name.removesuffix("_step"), name.removesuffix("_epoch")}
+            name: value for name, value in self.epoch_values().items() if name in loggers or name[: -len("_epoch")] in loggers
         }

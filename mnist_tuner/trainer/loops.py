@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import random
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
-from mnist_tuner.trainer.compiled import CompiledLoop
-from mnist_tuner.trainer.datamodule import ArrayLoader, Stage, apply_transform, slice_batch
+from mnist_tuner.trainer.compiled import MOST_STEPS_PER_CALL, CompiledLoop
+from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice_batch
+from mnist_tuner.trainer.hooks import call, call_callbacks, overridden
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due
 from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.tracing import logging_from, traced
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
 
-_NOUN = {"validate": "validation", "test": "test", "predict": "predict"}
+_NOUN = {"sanity_check": "validation", "validate": "validation", "test": "test", "predict": "predict"}
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or not a number.
 
     Attributes:
-        step: the optimizer step, counted from 1.
+        step: the training batch, counted from 1 over all epochs.
         epoch: the epoch, counted from 1.
     """
 
@@ -36,123 +40,265 @@ class NonFiniteLossError(ArithmeticError):
         self.step, self.epoch = step, epoch
 
 
-def train_epoch(trainer: Trainer, module: Module, train: ArrayLoader, val: ArrayLoader | None) -> None:
-    """One epoch: on_train_epoch_start, the batches, the validation, on_train_epoch_end; then the loggers.
+class StepOutput(float):
+    """What on_train_batch_end gets: the loss, which can also be read as ``outputs["loss"]``."""
+
+    def keys(self) -> list[str]:
+        """Makes it a mapping."""
+        return ["loss"]
+
+    def __getitem__(self, name: str) -> float:
+        if name != "loss":
+            raise KeyError(name)
+        return float(self)
+
+
+# Training.
+
+
+def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
+    """One epoch: on_train_epoch_start, the batches with validations in between, on_train_epoch_end with what is logged then.
 
     Raises:
         NonFiniteLossError: the loss became infinite or not a number.
     """
-    log = _begin(trainer, module, RunningStage.TRAINING)
-    trainer.batches_in_epoch = trainer.rows_in_epoch = 0
-    trainer.call("on_train_epoch_start")
-    batches = trainer.num_training_batches
-    if trainer.max_steps >= 0:
-        batches = min(batches, trainer.max_steps - trainer.global_step)
-    for stage in _up_to(train.stages(trainer.current_epoch), batches):
+    progress, log = trainer.progress, logs_of(module)[RunningStage.TRAINING]
+    trainer.rows_in_epoch = 0
+    call(trainer, "on_train_epoch_start")
+    _validate_if_due(trainer, module)  # a resumed training may have been stopped just before
+    most = batches_of_epoch(trainer)
+    for stage in _up_to(train.stages(progress.epoch, progress.batch), most):
         _train_stage(trainer, module, train, stage)
-        if trainer.should_stop:
+        if stopping(trainer):
             break
+    complete = progress.batch >= trainer.num_training_batches or (progress.batch < most and not stopping(trainer))
+    if not complete:  # what comes now is no part of a training that goes on: a checkpoint must not hold it
+        trainer.snapshot = log.state(), [logger.state_dict() for logger in trainer.loggers]
     trainer.callback_metrics |= log.all_values()
-    if val is not None:
-        evaluate(trainer, module, RunningStage.VALIDATING, val)
-        trainer.state.stage = RunningStage.TRAINING
-        module._log = log
-    trainer.call("on_train_epoch_end", between=lambda: trainer.callback_metrics.update(log.all_values()))
-    _write_metrics(trainer, module)
-    trainer.current_epoch += 1
-    trainer.batches_in_epoch = trainer.rows_in_epoch = 0
+    _validate_if_due(trainer, module, at_end=complete or stopping(trainer))
+
+    def log_epoch() -> None:
+        trainer.callback_metrics |= log.all_values()
+        trainer.log_metrics(log.logger_values() | trainer.validation_metrics)
+        trainer.validation_metrics = {}
+        progress.ended = complete
+
+    module._log = log
+    call(trainer, "on_train_epoch_end", between=log_epoch)
+    module._log = trainer.snapshot = None
+    progress.next_epoch()
 
 
-def _train_stage(trainer: Trainer, module: Module, train: ArrayLoader, stage: Stage) -> None:
-    hooked = trainer.overridden("on_train_batch_start", "on_train_batch_end")
+def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) -> None:
+    progress, profiler = trainer.progress, trainer.profiler
+    log = logs_of(module)[RunningStage.TRAINING]
+    hooked = overridden(trainer, "on_train_batch_start", "on_train_batch_end")
     loop = _train_loop(trainer, module, train, steps_per_call=1 if hooked else trainer.steps_per_call)
     position = 0
-    while position < stage.batches and not trainer.should_stop:
+    while position < stage.batches and not stopping(trainer):
+        batch_idx = stage.first + position
         if hooked:
             batch = train.preprocess(slice_batch(stage.rows, position, stage.batch_size))
-            trainer.call("on_train_batch_start", batch, stage.first + position)
+            with logging_from(module, batch, batch_idx, None):
+                call(trainer, "on_train_batch_start", batch, batch_idx)
+        traced_before, compiled_before = loop.trace_seconds, loop.xla_seconds
         trainer.in_call = True
-        result = loop.run(stage, position, stage.batches, whole_batches=stage.batch_size == train.batch_size)
-        steps = result.next - position
-        trainer.global_step += steps
-        trainer.batches_in_epoch += steps
+        with profiler.profile("train calls, with tracing and compiling"):
+            result = loop.run(stage, position, min(stage.batches, position + batches_until_due(trainer)))
+        steps, position = result.next - position, result.next
+        progress.advance(steps, trainer.accumulation)
         trainer.rows_in_epoch += steps * stage.batch_size
-        trainer.in_call, trainer.jit_compiled = False, loop.jit_compiled
+        trainer.in_call = False
+        if loop.trace_seconds > traced_before:
+            profiler.record("trace", loop.trace_seconds - traced_before)
+            profiler.record("compile", loop.xla_seconds - compiled_before)
+            trainer.note_jit_compiled(loop.jit_compiled)
         if result.nonfinite is not None:
-            raise NonFiniteLossError(trainer.global_step, trainer.current_epoch + 1)
+            raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         if hooked:
-            trainer.call("on_train_batch_end", result.loss, batch, stage.first + position)
-        position = result.next
-        trainer.call_callbacks("on_train_steps_end")
+            with logging_from(module, batch, batch_idx, None):
+                call(trainer, "on_train_batch_end", StepOutput(result.loss), batch, batch_idx)
+        _log_steps(trainer, module, log, steps)
+        call_callbacks(trainer, "on_train_steps_end")
         trainer.interrupt.check()
+        _validate_if_due(trainer, module)
 
 
-def evaluate(trainer: Trainer, module: Module, stage: RunningStage, loader: ArrayLoader) -> dict[str, float]:
-    """One pass of validation or test within its hooks; returns the metrics."""
-    with _pass(trainer, module, stage) as log:
-        loop = _evaluation_loop(module, stage, loader)
-        for rows in _up_to(loader.stages(epoch=0), trainer.limited(stage, loader)):
+def _log_steps(trainer: Trainer, module: Module, log: MetricLog, done: int) -> None:
+    """The rows of those of the last `done` batches whose step is a multiple of log_every_n_steps."""
+    every = trainer.log_every_n_steps * trainer.accumulation
+    last, first_of_epoch = trainer.progress.total_batches, trainer.progress.total_batches - trainer.progress.batch
+    due = range((last - done) // every * every + every, last + 1, every)
+    if not trainer.loggers or not due:
+        return
+    buffers = log.steps_logged()
+    for batches in due:
+        place = (batches - first_of_epoch - 1) % MOST_STEPS_PER_CALL
+        metrics = {name: float(values[place]) for name, values in buffers.items()}
+        step = batches // trainer.accumulation
+        for callback in trainer.callbacks:
+            metrics |= callback.step_metrics(trainer, module, step)
+        if metrics:
+            trainer.log_metrics(metrics, step)
+
+
+def _validate_if_due(trainer: Trainer, module: Module, at_end: bool = False) -> None:
+    """The validation after this batch, if there is one.
+
+    Args:
+        trainer: the trainer.
+        module: its module.
+        at_end: whether the epoch ends here: then its own row takes the metrics.
+    """
+    if not validation_due(trainer, at_end):
+        return
+    progress, training_log = trainer.progress, module._log
+    ends = at_end or progress.batch >= trainer.num_training_batches
+    metrics_state = _values(variable for metric in module.metrics for variable in metric.variables)
+
+    def keep(log: MetricLog) -> None:
+        # A model's metrics count training and validation with the same variables.
+        _assign(metrics_state)
+        progress.validated = True
+        if ends:
+            trainer.validation_metrics = log.logger_values()
+        else:
+            trainer.log_metrics(log.logger_values())
+
+    with trainer.profiler.profile("validation"):
+        evaluate(trainer, module, RunningStage.VALIDATING, trainer.val_loaders(), at_epoch_end=keep)
+    trainer.state.stage, module._log = RunningStage.TRAINING, training_log
+
+
+def sanity_check(trainer: Trainer, module: Module, batches: float) -> None:
+    """Validates a few batches, to see that it works; leaves metrics and random numbers as they were."""
+    assert module.model is not None
+    randomness = random.getstate(), np.random.get_state()
+    trainer.state.stage = RunningStage.SANITY_CHECKING
+    call_callbacks(trainer, "on_sanity_check_start")
+    loaders = trainer.val_loaders()
+    counted = [variable for metric in module.metrics for variable in metric.variables]
+    state = _values([*module.model.non_trainable_variables, *module.own_variables(), *counted])
+    metrics = trainer.callback_metrics
+    trainer.callback_metrics = dict(metrics)
+    evaluate(trainer, module, RunningStage.SANITY_CHECKING, loaders, most=batches)
+    call_callbacks(trainer, "on_sanity_check_end")
+    trainer.callback_metrics = metrics
+    logs_of(module)[RunningStage.VALIDATING].reset()
+    _assign(state)
+    random.setstate(randomness[0])
+    np.random.set_state(randomness[1])
+
+
+# The passes without training.
+
+
+def evaluate(
+    trainer: Trainer,
+    module: Module,
+    stage: RunningStage,
+    loaders: Sequence[Loader],
+    *,
+    most: float = float("inf"),
+    at_epoch_end: Callable[[MetricLog], None] = lambda log: None,
+) -> list[dict[str, float]]:
+    """One pass of validation or test within its hooks; returns the metrics of each loader.
+
+    Args:
+        trainer: the trainer.
+        module: its module.
+        stage: what is done.
+        loaders: the data.
+        most: at most so many batches of each loader.
+        at_epoch_end: called when the metrics are complete, before on_..._end.
+    """
+    noun, kind = _NOUN[stage], RunningStage.TESTING if stage is RunningStage.TESTING else RunningStage.VALIDATING
+    log = begin(trainer, module, stage)
+    call(trainer, f"on_{noun}_start")
+    call(trainer, f"on_{noun}_epoch_start")
+    for number, loader in enumerate(loaders):
+        index = number if len(loaders) > 1 else None
+        if index:
+            module.reset_metrics()
+        batches = min(most, trainer.limited(kind, loader))
+        if overridden(trainer, f"on_{noun}_batch_start", f"on_{noun}_batch_end"):
+            for _ in _one_by_one(trainer, module, kind, loader, batches, index):
+                pass
+            continue
+        loop = _evaluation_loop(module, kind, loader, index)
+        for rows in _up_to(loader.stages(epoch=0), batches):
             position = 0
             while position < rows.batches:
                 position = loop.run(rows, position, rows.batches).next
                 trainer.interrupt.check()
-        trainer.callback_metrics |= log.all_values()
-    metrics = log.all_values()  # the hooks at the end may have logged more
+    trainer.callback_metrics |= log.all_values()
+    call(trainer, f"on_{noun}_epoch_end")
+    metrics = log.all_values()  # the hooks may have logged more
     trainer.callback_metrics |= metrics
-    return metrics
+    module._log = None
+    at_epoch_end(log)
+    call(trainer, f"on_{noun}_end")
+    index_of = {name: name.partition("/dataloader_idx_")[2] for name in metrics}
+    return [{name: metrics[name] for name in metrics if index_of[name] in ("", str(i))} for i in range(len(loaders))]
 
 
-def predict(trainer: Trainer, module: Module, loader: ArrayLoader) -> list[Any]:
-    """One pass of predict_step within its hooks; returns each batch's outputs as numpy arrays."""
+def predict(trainer: Trainer, module: Module, loaders: Sequence[Loader]) -> list[Any]:
+    """One pass of predict_step within its hooks; returns each batch's outputs as numpy arrays, of several loaders a list each."""
+    begin(trainer, module, RunningStage.PREDICTING)
+    module._log = None
+    call(trainer, "on_predict_start")
+    call(trainer, "on_predict_epoch_start")
     outputs = []
-    program = _predict_program(module, loader)
-    with _pass(trainer, module, RunningStage.PREDICTING):
-        for stage in _up_to(loader.stages(epoch=0), trainer.limited(RunningStage.PREDICTING, loader)):
-            for index in range(stage.batches):
-                output = program(slice_batch(stage.rows, index, stage.batch_size), tf.constant(stage.first + index))
-                outputs.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), output))
-                trainer.interrupt.check()
-    return outputs
+    for number, loader in enumerate(loaders):
+        index = number if len(loaders) > 1 else None
+        batches = trainer.limited(RunningStage.PREDICTING, loader)
+        outputs.append(list(_one_by_one(trainer, module, RunningStage.PREDICTING, loader, batches, index)))
+    call(trainer, "on_predict_epoch_end")
+    call(trainer, "on_predict_end")
+    return outputs if len(outputs) > 1 else outputs[0]
 
 
-@contextmanager
-def _pass(trainer: Trainer, module: Module, stage: RunningStage) -> Iterator[MetricLog]:
-    """A pass without training, within its hooks."""
-    noun = _NOUN[stage]
-    log = _begin(trainer, module, stage)
-    trainer.call(f"on_{noun}_start")
-    trainer.call(f"on_{noun}_epoch_start")
-    yield log
-    trainer.call(f"on_{noun}_epoch_end")
-    trainer.call(f"on_{noun}_end")
+def _one_by_one(
+    trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
+) -> Iterator[Any]:
+    """Runs a step of validation, test or prediction a batch at a time within the batch hooks, and gives its outputs."""
+    noun, program = _NOUN[stage], _step_program(module, stage, dataloader_idx)
+    hooked = overridden(trainer, f"on_{noun}_batch_start", f"on_{noun}_batch_end")
+    for rows in _up_to(loader.stages(epoch=0), batches):
+        for position in range(rows.batches):
+            batch = loader.preprocess(slice_batch(rows.rows, position, rows.batch_size))
+            batch_idx = rows.first + position
+            arguments = (batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
+            if hooked:
+                with logging_from(module, batch, batch_idx, dataloader_idx):
+                    call(trainer, f"on_{noun}_batch_start", *arguments)
+            outputs = program(batch, tf.constant(batch_idx))
+            outputs = tf.nest.map_structure(lambda part: part.numpy() if tf.is_tensor(part) else part, outputs)
+            if hooked:
+                with logging_from(module, batch, batch_idx, dataloader_idx):
+                    call(trainer, f"on_{noun}_batch_end", outputs, *arguments)
+            trainer.interrupt.check()
+            yield outputs
 
 
-def _begin(trainer: Trainer, module: Module, stage: RunningStage) -> MetricLog:
+def begin(trainer: Trainer, module: Module, stage: RunningStage, anew: bool = True) -> MetricLog:
+    """Starts a pass, with nothing logged unless it goes on with one that was stopped within."""
     trainer.state.stage = stage
-    log = logs_of(module).setdefault(stage, MetricLog())
-    log.reset()
+    key = RunningStage.VALIDATING if stage is RunningStage.SANITY_CHECKING else stage
+    log = logs_of(module).setdefault(key, MetricLog())
     module._log = log
-    module.reset_metrics()
+    if anew:
+        log.reset()
+        module.reset_metrics()
     return log
-
-
-def _write_metrics(trainer: Trainer, module: Module) -> None:
-    if not trainer.loggers:
-        return
-    metrics: dict[str, float] = {"epoch": float(trainer.current_epoch)}
-    for stage in (RunningStage.TRAINING, RunningStage.VALIDATING):
-        if stage in logs_of(module):
-            metrics |= logs_of(module)[stage].logger_values()
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, trainer.global_step)
 
 
 # Programs and logs live with the module, so that a later fit of the same module compiles nothing.
 
 
-def loops_of(module: Module) -> dict[Any, CompiledLoop]:
-    """The module's compiled loops; a key begins with the stage."""
-    loops: dict[Any, CompiledLoop] = module.__dict__.setdefault("_loops", {})
+def loops_of(module: Module) -> dict[Any, Any]:
+    """The module's compiled loops and programs; a key begins with the stage."""
+    loops: dict[Any, Any] = module.__dict__.setdefault("_loops", {})
     return loops
 
 
@@ -162,42 +308,45 @@ def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
     return logs
 
 
-def _train_loop(trainer: Trainer, module: Module, loader: ArrayLoader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, loader.transform, trainer.jit_compile, steps_per_call)
+def _train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call: Any) -> CompiledLoop:
+    key = (RunningStage.TRAINING, loader.transform, trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
     if key not in loops_of(module):
-        step = _with_batch_size(module, module.optimize)
+        step = traced(module, module.optimize)
         loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
-    return loops_of(module)[key]
+    loop: CompiledLoop = loops_of(module)[key]
+    return loop
 
 
-def _evaluation_loop(module: Module, stage: RunningStage, loader: ArrayLoader) -> CompiledLoop:
-    key = (stage, loader.transform)
+def _evaluation_loop(module: Module, stage: RunningStage, loader: Loader, dataloader_idx: int | None) -> CompiledLoop:
+    key = (stage, loader.transform, dataloader_idx)
     if key not in loops_of(module):
-        step = module.validation_step if stage is RunningStage.VALIDATING else module.test_step
+        step = traced(module, _step(module, stage), dataloader_idx)
 
         def measure(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
             step(batch, batch_idx)
             return tf.constant(0.0)
 
         # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-        loop = CompiledLoop(_with_batch_size(module, measure), _preprocessing(loader), False, "auto", stop_at_nonfinite=False)
-        loops_of(module)[key] = loop
-    return loops_of(module)[key]
+        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), False, "auto", stop_at_nonfinite=False)
+    loop: CompiledLoop = loops_of(module)[key]
+    return loop
 
 
-def _predict_program(module: Module, loader: ArrayLoader) -> Callable[[Any, tf.Tensor], Any]:
-    programs: dict[Any, Callable[[Any, tf.Tensor], Any]] = module.__dict__.setdefault("_predict_programs", {})
-    if loader.transform not in programs:
-        preprocess = _preprocessing(loader)
-
-        def step(batch: Any, batch_idx: tf.Tensor) -> Any:
-            return module.predict_step(preprocess(batch), batch_idx)
-
-        programs[loader.transform] = tf.function(step, autograph=False)
-    return programs[loader.transform]
+def _step_program(module: Module, stage: RunningStage, dataloader_idx: int | None) -> Callable[[Any, tf.Tensor], Any]:
+    key = (stage, "step", dataloader_idx)
+    if key not in loops_of(module):
+        loops_of(module)[key] = tf.function(traced(module, _step(module, stage), dataloader_idx), autograph=False)
+    program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
+    return program
 
 
-def _preprocessing(loader: ArrayLoader) -> Callable[[Any], Any]:
+def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
+    name = {"validate": "validation_step", "test": "test_step", "predict": "predict_step"}[stage]
+    step: Callable[..., Any] = getattr(module, name)
+    return step
+
+
+def _preprocessing(loader: Loader) -> Callable[[Any], Any]:
     """The loader's transform without the loader: a program must not keep its data alive."""
     return partial(apply_transform, loader.transform)
 
@@ -207,29 +356,25 @@ def trace_anew_if_changed(module: Module) -> None:
     objects = module.traced_objects()
     known = module.__dict__.get("_traced", objects)
     if len(known) != len(objects) or any(a is not b for a, b in zip(known, objects, strict=True)):
-        for cache in (loops_of(module), logs_of(module), module.__dict__.setdefault("_predict_programs", {})):
-            cache.clear()
+        loops_of(module).clear()
+        logs_of(module).clear()
     module.__dict__["_traced"] = objects
 
 
-def _with_batch_size(module: Module, step: Callable[[Any, tf.Tensor], tf.Tensor]) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-    """Tells `Module.log` the batch's size while the step is traced."""
-
-    def wrapped(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        module._batch_size = tf.nest.flatten(batch)[0].shape[0]
-        try:
-            return step(batch, batch_idx)
-        finally:
-            module._batch_size = None
-
-    return wrapped
-
-
-def _up_to(stages: Iterator[Stage], batches: int) -> Iterator[Stage]:
+def _up_to(stages: Iterator[Stage], batches: float) -> Iterator[Stage]:
     """The stages' first batches."""
     for stage in stages:
         if stage.first >= batches:
             return
         if stage.first + stage.batches > batches:
-            stage = Stage(stage.rows, stage.batch_size, stage.first, batches - stage.first)
+            stage = Stage(stage.rows, stage.batch_size, stage.first, int(batches) - stage.first, stage.whole)
         yield stage
+
+
+def _values(variables: Any) -> list[tuple[Any, Any]]:
+    return [(variable, np.array(variable.numpy())) for variable in variables]
+
+
+def _assign(values: list[tuple[Any, Any]]) -> None:
+    for variable, value in values:
+        variable.assign(value)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import tensorflow as tf
 
+from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
+from mnist_tuner.trainer.tracing import call_step
 
 if TYPE_CHECKING:
-    from mnist_tuner.trainer.datamodule import ArrayLoader
+    from mnist_tuner.trainer.callbacks import Callback
+    from mnist_tuner.trainer.datamodule import Loader
     from mnist_tuner.trainer.trainer import Trainer
+
+
+class HyperParameters(dict[str, Any]):
+    """Names and values, which are also attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no hyperparameter {name!r}: there are {', '.join(self) or 'none'}") from None
 
 
 class Module:
@@ -42,7 +59,8 @@ class Module:
     optimizer: keras.optimizers.Optimizer | None = None
     trainer: Trainer | None = None
     _log: MetricLog | None = None
-    _batch_size: int | tf.Tensor | None = None
+    _place: tuple[int, Any, int | None] | None = None
+    """While a batch is worked on: its size, batch_idx and, of several loaders, dataloader_idx."""
 
     # What a person overrides.
 
@@ -56,22 +74,27 @@ class Module:
             raise TypeError(f"{type(self).__name__} has no model: override configure_model() to return a keras.Model")
         return self.model
 
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Callbacks that belong to the module; they take the place of the trainer's of the same class."""
+        return []
+
     def configure_optimizers(self) -> keras.optimizers.Optimizer:
-        """The optimizer; called once."""
+        """The optimizer, perhaps with a schedule of `keras.optimizers.schedules`; called at each fit."""
         raise TypeError(
             f"{type(self).__name__} cannot be fitted: override configure_optimizers() to return a keras.optimizers.Optimizer"
         )
 
     def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        """The loss of one batch, a scalar tensor. May call `log`."""
+        """The loss of one batch, a scalar tensor, or a dict with it as "loss". May call `log`."""
         raise TypeError(f"{type(self).__name__} cannot be fitted: override training_step(batch, batch_idx) to return the loss")
 
     def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        """Logs what validation measures; what it returns is not used."""
+        """Logs what validation measures; what it returns goes to on_validation_batch_end. With several loaders it takes
+        ``dataloader_idx=0`` as well."""
         raise TypeError(f"{type(self).__name__} cannot be validated: override validation_step(batch, batch_idx)")
 
     def test_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        """Logs what the test measures; what it returns is not used."""
+        """Logs what the test measures; the same as validation_step else."""
         raise TypeError(f"{type(self).__name__} cannot be tested: override test_step(batch, batch_idx)")
 
     def predict_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
@@ -107,14 +130,20 @@ class Module:
         """Called before each training batch. Overriding it makes the loop run one step per call."""
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Called after each training batch, with the loss that the step returned (of a Keras model: its mean over the epoch
-        so far). Overriding it makes the loop run one step per call."""
+        """Called after each training batch with the loss (of a Keras model: its mean over the epoch so far), also as
+        ``outputs["loss"]``. Overriding it makes the loop run one step per call."""
 
     def on_validation_start(self) -> None:
         """Called before each validation."""
 
     def on_validation_epoch_start(self) -> None:
         """Called before each pass over the validation data."""
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called before each validation batch. Overriding it makes the loop run one step per call."""
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called after each validation batch with what the step returned. Overriding it makes the loop run one step per call."""
 
     def on_validation_epoch_end(self) -> None:
         """Called after each pass over the validation data."""
@@ -128,6 +157,12 @@ class Module:
     def on_test_epoch_start(self) -> None:
         """Called before the pass over the test data."""
 
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called before each test batch. Overriding it makes the loop run one step per call."""
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called after each test batch with what the step returned. Overriding it makes the loop run one step per call."""
+
     def on_test_epoch_end(self) -> None:
         """Called after the pass over the test data."""
 
@@ -140,16 +175,91 @@ class Module:
     def on_predict_epoch_start(self) -> None:
         """Called before the pass over the data to predict."""
 
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called before each predicted batch. Overriding it makes the loop run one step per call."""
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called after each predicted batch with what the step returned. Overriding it makes the loop run one step per call."""
+
     def on_predict_epoch_end(self) -> None:
         """Called after the pass over the data to predict."""
 
     def on_predict_end(self) -> None:
         """Called after predicting."""
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Called when a stage ends with an exception."""
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Called before a checkpoint is written; may add entries, JSON values or numpy arrays."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Called when a training is resumed, with the same entries."""
 
     # What a person calls.
+
+    @property
+    def current_epoch(self) -> int:
+        """The trainer's."""
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """The trainer's."""
+        return 0 if self.trainer is None else self.trainer.global_step
+
+    @property
+    def hparams(self) -> HyperParameters:
+        """What `save_hyperparameters` has kept; also as attributes (``self.hparams.units``)."""
+        return self.__dict__.setdefault("_hparams", HyperParameters())  # type: ignore[no-any-return]
+
+    def save_hyperparameters(self, *names: str, ignore: Sequence[str] = ()) -> None:
+        """Keeps the arguments of ``__init__``, from which it is called, in `hparams`, the checkpoints and the logs.
+
+        Args:
+            names: of the arguments; by default all.
+            ignore: arguments to leave out.
+
+        Raises:
+            ValueError: a value is not a JSON value: only such can be read back without running code.
+        """
+        frame = inspect.currentframe()
+        assert frame is not None
+        assert frame.f_back is not None
+        arguments = inspect.getargvalues(frame.f_back)
+        values = {name: arguments.locals[name] for name in arguments.args[1:]}
+        values |= arguments.locals[arguments.keywords] if arguments.keywords else {}
+        for name in names or values:
+            if name not in ignore:
+                try:
+                    self.hparams[name] = json.loads(json.dumps(values[name]))
+                except TypeError:
+                    raise ValueError(
+                        f"save_hyperparameters: {name} is a {type(values[name]).__name__}, which cannot be kept as a JSON value: "
+                        f"pass ignore=[{name!r}]"
+                    ) from None
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, **arguments: Any) -> Self:
+        """A module with the weights of a checkpoint.
+
+        Args:
+            path: the file.
+            arguments: of ``__init__``, besides or instead of the hyperparameters that were saved.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, or does not fit the model.
+        """
+        checkpoint = read_checkpoint(Path(path))
+        module = cls(**{**checkpoint.header.hyper_parameters, **arguments})
+        module.hparams.update(checkpoint.header.hyper_parameters)
+        module.model = module.configure_model()
+        module.__dict__["_configured"] = True
+        if not module.model.built:
+            if not checkpoint.header.build_config:
+                raise CheckpointError(f"{path}: the model's input shape is not known; begin the model with keras.Input(shape)")
+            module.model.build_from_config(checkpoint.header.build_config)
+        module.on_load_checkpoint(checkpoint.entries())
+        checkpoint.restore(module, weights_only=True)
+        return module
 
     def log(
         self,
@@ -166,8 +276,8 @@ class Module:
 
         Args:
             name: what it is called in ``trainer.callback_metrics`` and the logs. With on_step and on_epoch both set,
-                ``name_step`` and ``name_epoch`` are logged too.
-            value: a scalar number or tensor.
+                ``name_step`` and ``name_epoch`` are logged too; with several loaders ``/dataloader_idx_0`` is appended.
+            value: a scalar number or tensor, or a `keras.metrics.Metric` that is an attribute of the module.
             prog_bar: whether the progress display shows it.
             logger: whether the loggers get it.
             on_step: keep each step's value; by default only in training_step.
@@ -180,10 +290,16 @@ class Module:
             ValueError: the value is not a scalar, reduce_fx is unknown, or the name was logged with other arguments.
         """
         if self._log is None:
-            raise RuntimeError(f"log({name!r}): nothing is running; call it in a step or in an epoch's hook")
+            raise RuntimeError(
+                f"log({name!r}): nothing is running that measures; call it in a training, validation or test step, in a batch "
+                "hook, or in an on_..._start, on_..._epoch_start or on_..._epoch_end hook of these stages"
+            )
         if reduce_fx not in ("mean", "sum", "min", "max", "last"):
             raise ValueError(f"log({name!r}): reduce_fx is {reduce_fx!r}: expected mean, sum, min, max or last")
-        in_training_step = self._batch_size is not None and self.trainer is not None and self.trainer.training
+        if isinstance(value, keras.metrics.Metric):
+            value, reduce_fx = value.result(), "last"
+        size, batch_idx, dataloader_idx = self._place or (1, None, None)
+        in_training_step = batch_idx is not None and self.trainer is not None and self.trainer.training
         options = LogOptions(
             prog_bar=prog_bar,
             logger=logger,
@@ -191,12 +307,17 @@ class Module:
             on_epoch=not in_training_step if on_epoch is None else on_epoch,
             reduce_fx=reduce_fx,
         )
-        weight = batch_size if batch_size is not None else 1 if self._batch_size is None else self._batch_size
-        self._log.update(name, value, options, weight)
+        suffix = "" if dataloader_idx is None else f"/dataloader_idx_{dataloader_idx}"
+        self._log.update(name + suffix, value, options, size if batch_size is None else batch_size, batch_idx)
+
+    def log_dict(self, values: dict[str, Any], **options: Any) -> None:
+        """`log` for each name and value."""
+        for name, value in values.items():
+            self.log(name, value, **options)
 
     # What the trainer calls.
 
-    def build(self, loader: ArrayLoader) -> None:
+    def build(self, loader: Loader) -> None:
         """Makes every variable that a step needs, so that none is made while the loop is traced."""
         assert self.model is not None
         if not self.model.built:
@@ -215,19 +336,38 @@ class Module:
         assert self.model is not None
         assert self.optimizer is not None
         with tf.GradientTape() as tape:
-            loss = self.training_step(batch, batch_idx)
-            if not tf.is_tensor(loss) or loss.shape.num_elements() != 1:
+            outputs = call_step(self.training_step, batch, batch_idx)
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+            if loss is None or not tf.is_tensor(loss) or loss.shape.num_elements() != 1:
                 raise TypeError(
-                    f"{type(self).__name__}.training_step returned {loss!r}: expected the loss, a scalar tensor; "
-                    "reduce a loss per example with keras.ops.mean"
+                    f"{type(self).__name__}.training_step returned {outputs!r}: expected the loss, a scalar tensor (or a dict "
+                    'with it as "loss"); reduce a loss per example with keras.ops.mean'
                 )
             scaled = self.optimizer.scale_loss(loss)
         variables = self.model.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return loss
 
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that hold state, reset when a pass begins: those that are attributes of the module."""
+        return [value for value in vars(self).values() if isinstance(value, keras.metrics.Metric)]
+
+    def own_variables(self) -> Iterator[Any]:
+        """The random and other state that a checkpoint keeps besides the model: variables, layers and seed generators that
+        are attributes of the module."""
+        for value in vars(self).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                yield value.state
+            elif isinstance(value, (keras.Variable, tf.Variable)):
+                yield value
+            elif isinstance(value, keras.Layer) and value is not self.model:
+                yield from value.variables
+
     def reset_metrics(self) -> None:
         """Called when a pass over the data begins: forgets what state the metrics hold."""
+        for metric in self.metrics:
+            metric.reset_state()
 
     def traced_objects(self) -> list[Any]:
         """What the traced steps have captured; when one of these is another object, they are traced anew."""
@@ -255,14 +395,17 @@ class KerasModule(Module):
             raise ValueError("the keras.Model is not compiled: call model.compile(optimizer, loss, metrics) first")
         self.model: keras.Model = model
 
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The compiled metrics."""
+        return list(self.model.metrics)
+
     def configure_optimizers(self) -> keras.optimizers.Optimizer:
         """The optimizer that the model was compiled with."""
         return self.model.optimizer
 
-    def build(self, loader: ArrayLoader) -> None:
+    def build(self, loader: Loader) -> None:
         """Also makes the variables of the compiled metrics, which Keras makes at their first use."""
-        if self.optimizer is not None:
-            self.optimizer = self.model.optimizer  # the model may have been compiled anew
         x, y, weight = keras.utils.unpack_x_y_sample_weight(loader.first_batch(1))
         prediction = self.model(x, training=False)
         if y is not None:
@@ -292,10 +435,6 @@ class KerasModule(Module):
     def test_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
         """Keras's own test_step."""
         self._log_running("test_", self.model.test_step(batch))
-
-    def reset_metrics(self) -> None:
-        """Keras's metrics hold their state in the model."""
-        self.model.reset_metrics()
 
     def _log_running(self, prefix: str, logs: dict[str, tf.Tensor]) -> None:
         # Keras's results are already reduced over the epoch so far: the last one is the epoch's.

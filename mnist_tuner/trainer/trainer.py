@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from mnist_tuner._version import __version__
-from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointHeader
+from mnist_tuner.trainer.callbacks import Callback
+from mnist_tuner.trainer.checkpoint import Checkpoint
 from mnist_tuner.trainer.compiled import JitCompile
-from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
-from mnist_tuner.trainer.interrupt import Interrupt, deferred_interrupt
+from mnist_tuner.trainer.datamodule import DataModule, Loader
+from mnist_tuner.trainer.defaults import callback_list, logger_list
+from mnist_tuner.trainer.hooks import call
+from mnist_tuner.trainer.interrupt import Interrupt
+from mnist_tuner.trainer.lifecycle import running
+from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loops import evaluate, logs_of, loops_of, predict, trace_anew_if_changed, train_epoch
+from mnist_tuner.trainer.loops import (
+    begin,
+    evaluate,
+    logs_of,
+    predict,
+    sanity_check,
+    trace_anew_if_changed,
+    train_epoch,
+)
 from mnist_tuner.trainer.module import KerasModule, Module
-from mnist_tuner.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, checked, configure_model, configure_optimizer
+from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
+from mnist_tuner.trainer.properties import TrainerProperties
+from mnist_tuner.trainer.resume import capture, find_checkpoint, resume_callbacks, resume_training
+from mnist_tuner.trainer.rhythm import done
+from mnist_tuner.trainer.sources import Sources
+from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn, TrainerState
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -32,30 +49,45 @@ if keras.backend.backend() != "tensorflow":
     )
 
 
-class Trainer:
+class Trainer(TrainerProperties):
     """Runs a module over data: PyTorch Lightning's vocabulary and order of hooks around a compiled loop.
 
     Args:
         max_epochs: a cap on the epochs, -1 for none; by default 1,000 where max_steps is not given either.
+        min_epochs, min_steps: should_stop counts only when these have been done.
         max_steps: a cap on the optimizer steps, -1 for none. Whichever cap is met first ends the fit.
+        max_time: adds a `Timer` with this duration.
         limit_train_batches, limit_val_batches, limit_test_batches, limit_predict_batches: an int is a number of batches,
             a float a share of them (1 is not 1.0); 0 leaves the stage out.
-        fast_dev_run: True (or n) runs one batch (or n) of everything for one epoch, without loggers and checkpoints.
-        callbacks: one or a list.
-        logger: one, a list, or None.
-        enable_progress_bar: whether a `RichProgressBar` is added where no callback is one.
+        overfit_batches: takes so many (or such a share) of the training and validation batches, the same at each epoch.
+        fast_dev_run: True (or n) runs one batch (or n) of everything for one epoch, without loggers, checkpoints, early stop.
+        num_sanity_val_steps: validation batches that are tried before the training; -1 for all.
+        check_val_every_n_epoch: validate after every so many epochs; None to count val_check_interval over epochs.
+        val_check_interval: validate after such a share of an epoch (float) or so many batches (int).
+        log_every_n_steps: what is logged per step goes to the loggers at these steps.
+        callbacks: one or a list, Keras's own among them.
+        logger: one, a list, True for ``metrics.csv`` in default_root_dir, or False.
+        enable_checkpointing: whether a `ModelCheckpoint` is added where no callback is one.
+        enable_progress_bar: the same for `RichProgressBar`.
         enable_model_summary: the same for `RichModelSummary`.
+        gradient_clip_val, gradient_clip_algorithm: clips gradients by their common "norm" or by "value".
+        accumulate_grad_batches: batches per optimizer step.
+        precision: "32-true", "16-mixed" or "bf16-mixed", for the model that configure_model makes; None for Keras's policy.
+        deterministic: asks TensorFlow for deterministic operations, for the rest of the process.
+        accelerator: "auto", "cpu" or "gpu".
+        profiler: "simple" prints where the time went.
         jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where it refuses. An epoch's
             short last batch always takes a plain graph.
         steps_per_call: optimizer steps between two returns to Python; "auto" for calls of about 100 ms.
-        default_root_dir: where callbacks write that were not told; by default the working directory.
+        default_root_dir: where callbacks and loggers write that were not told; by default the working directory.
 
     Attributes:
         current_epoch: from 0; after a fit the number of epochs done.
         global_step: optimizer steps taken.
         should_stop: set it to end the fit after the running call of the loop.
         interrupted: whether the last run was ended by Ctrl-C.
-        callback_metrics: every metric by name, as callbacks want it.
+        callback_metrics: every metric by name, as callbacks want it; logged_metrics: what the loggers got last.
+        state: fn, stage and status.
         in_call: whether the compiled loop is running (as a signal handler may see it).
         jit_compiled: whether XLA ran the last training.
         compile_seconds: what tracing and compiling have cost so far.
@@ -68,165 +100,198 @@ class Trainer:
         self,
         *,
         max_epochs: int | None = None,
+        min_epochs: int | None = None,
         max_steps: int = -1,
+        min_steps: int | None = None,
+        max_time: str | timedelta | dict[str, float] | None = None,
         limit_train_batches: int | float = 1.0,
         limit_val_batches: int | float = 1.0,
         limit_test_batches: int | float = 1.0,
         limit_predict_batches: int | float = 1.0,
+        overfit_batches: int | float = 0,
         fast_dev_run: bool | int = False,
-        callbacks: Callback | Sequence[Callback] | None = None,
-        logger: Logger | Sequence[Logger] | None = None,
+        num_sanity_val_steps: int = 2,
+        check_val_every_n_epoch: int | None = 1,
+        val_check_interval: int | float = 1.0,
+        log_every_n_steps: int = 50,
+        callbacks: Callback | keras.callbacks.Callback | Sequence[Callback | keras.callbacks.Callback] | None = None,
+        logger: Logger | Sequence[Logger] | bool | None = True,
+        enable_checkpointing: bool = True,
         enable_progress_bar: bool = True,
         enable_model_summary: bool = True,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+        precision: Literal["32-true", "16-mixed", "bf16-mixed"] | None = None,
+        deterministic: bool = False,
+        accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+        profiler: Literal["simple"] | Profiler | None = None,
         jit_compile: JitCompile = "auto",
         steps_per_call: Literal["auto"] | int = "auto",
         default_root_dir: str | Path | None = None,
     ) -> None:
-        if max_epochs is not None and max_epochs < -1:
-            raise ValueError(f"max_epochs is {max_epochs}: expected -1 (endless), 0 or more")
-        if max_steps < -1:
-            raise ValueError(f"max_steps is {max_steps}: expected -1 (no cap), 0 or more")
-        if steps_per_call != "auto" and not (isinstance(steps_per_call, Integral) and steps_per_call >= 1):
-            raise ValueError(f"steps_per_call is {steps_per_call!r}: expected 'auto', or an int of 1 or more")
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(f"jit_compile is {jit_compile!r}: expected True, False or 'auto'")
-        if fast_dev_run < 0:
-            raise ValueError(f"fast_dev_run is {fast_dev_run}: expected True, False or a number of batches")
-        self.max_epochs = (1000 if max_steps == -1 else -1) if max_epochs is None else max_epochs
-        self.max_steps = max_steps
-        self.limits = {
-            RunningStage.TRAINING: _checked_limit("limit_train_batches", limit_train_batches),
-            RunningStage.VALIDATING: _checked_limit("limit_val_batches", limit_val_batches),
-            RunningStage.TESTING: _checked_limit("limit_test_batches", limit_test_batches),
-            RunningStage.PREDICTING: _checked_limit("limit_predict_batches", limit_predict_batches),
-        }
-        self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
-        self.loggers = [logger] if isinstance(logger, Logger) else list(logger or [])
-        if fast_dev_run:
-            self.max_epochs, self.max_steps = 1, int(fast_dev_run)
-            self.limits = dict.fromkeys(RunningStage, int(fast_dev_run))
-            self.callbacks = [callback for callback in self.callbacks if not isinstance(callback, ModelCheckpoint)]
-            self.loggers = []
-        if enable_model_summary and not self._has(RichModelSummary):
-            self.callbacks.insert(0, RichModelSummary())
-        if enable_progress_bar and not self._has(RichProgressBar):
-            self.callbacks.append(RichProgressBar())
-        self.callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))  # stable: it is always last
+        checked("jit_compile", jit_compile, (True, False, "auto"))
+        checked("precision", precision, (None, *POLICIES))
+        checked("accelerator", accelerator, ("auto", "cpu", "gpu"))
+        for name, number, low in (
+            ("steps_per_call", 1 if steps_per_call == "auto" else steps_per_call, 1),
+            ("fast_dev_run", fast_dev_run, 0),
+            ("num_sanity_val_steps", num_sanity_val_steps, -1),
+            ("log_every_n_steps", log_every_n_steps, 1),
+            ("accumulate_grad_batches", accumulate_grad_batches, 1),
+        ):
+            if not isinstance(number, int) or number < low:
+                raise ValueError(f"{name} is {number!r}: expected an int of {low} or more")
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise ValueError(f"gradient_clip_val is {gradient_clip_val}: expected more than 0, or None")
+        algorithm = CLIPPING[checked("gradient_clip_algorithm", gradient_clip_algorithm, tuple(CLIPPING))]
+        if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
+            raise ValueError("accelerator is 'gpu', but TensorFlow sees none: take 'auto', or install tensorflow[and-cuda]")
+        n = int(fast_dev_run)
+        share: Any = n or overfit_batches
+        self.limits = Limits(
+            max_epochs=1 if n else max_epochs,
+            max_steps=n or max_steps,
+            min_epochs=min_epochs,
+            min_steps=min_steps,
+            limit_train_batches=share or limit_train_batches,
+            limit_val_batches=share or limit_val_batches,
+            limit_test_batches=n or limit_test_batches,
+            limit_predict_batches=n or limit_predict_batches,
+            check_val_every_n_epoch=1 if n else check_val_every_n_epoch,
+            val_check_interval=1.0 if n else val_check_interval,
+        )
+        self.overfit_batches = overfit_batches
         self.fast_dev_run = fast_dev_run
+        self.num_sanity_val_steps = 0 if n else math.inf if num_sanity_val_steps == -1 else num_sanity_val_steps
+        self.log_every_n_steps = log_every_n_steps
+        self.gradient_clipping = None if gradient_clip_val is None else (algorithm, gradient_clip_val)
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.precision = precision
+        self.profiler = SimpleProfiler() if profiler == "simple" else profiler or Profiler()
         self.jit_compile: JitCompile = jit_compile
         self.steps_per_call = steps_per_call
         self.default_root_dir = Path(default_root_dir or Path.cwd())
+        self.callbacks = callback_list(
+            callbacks,
+            max_time=max_time,
+            summary=enable_model_summary,
+            progress_bar=enable_progress_bar,
+            checkpointing=enable_checkpointing,
+            fast_dev_run=bool(n),
+        )
+        self.loggers = [] if n else logger_list(logger, self.default_root_dir)
+        self.device = {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
 
         self.state = TrainerState()
-        self.current_epoch = 0
-        self.global_step = 0
-        self.batches_in_epoch = 0
-        self.rows_in_epoch = 0
-        self.num_training_batches = 0
+        self.progress = Progress()
+        self.module: Module | None = None
+        self.datamodule: DataModule | None = None
         self.should_stop = False
         self.interrupted = False
         self.callback_metrics: dict[str, float] = {}
-        self.module: Module | None = None
+        self.logged_metrics: dict[str, float] = {}
+        self.num_training_batches: float = 0
+        self.jit_compiled = jit_compile is not False
+        # What the loops keep here while they run.
+        self.rows_in_epoch = 0
+        self.accumulation = 1
+        self.val_check_batches: float = math.inf
+        self.validation_metrics: dict[str, float] = {}
+        self.snapshot: tuple[dict[str, Any], list[Any]] | None = None
+        self.undo: list[Callable[[], None]] = []
         self.interrupt = Interrupt()
         self.in_call = False
-        self.jit_compiled = jit_compile is not False
+        self._checkpoint: Checkpoint | None = None
+        self._sources: Sources | None = None
+        self._ready = False
 
     # The four verbs.
 
     def fit(
         self,
         model: Module | keras.Model,
-        train_dataloaders: ArrayLoader | None = None,
-        val_dataloaders: ArrayLoader | None = None,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
         datamodule: DataModule | None = None,
+        ckpt_path: str | Path | None = None,
     ) -> None:
-        """Trains, and validates after each epoch where there is validation data.
+        """Trains, and validates where there is validation data.
 
         Args:
             model: a module, or a compiled `keras.Model`, which is trained in place.
-            train_dataloaders: the training batches; or give a datamodule.
-            val_dataloaders: the validation batches, or None.
+            train_dataloaders: the training batches: an `ArrayLoader`, a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`.
+            val_dataloaders: the validation batches, one such or a list; or None.
             datamodule: instead of the loaders.
+            ckpt_path: a checkpoint to go on from: a path, "last" for the newest whole one, "best" for that of this trainer.
 
         Raises:
-            ValueError: there is no training data.
-            TypeError: the module lacks a method, or a loader is of a kind that the trainer does not know.
+            ValueError: there is no training data, or two arguments contradict each other.
+            TypeError: the module lacks a method, or the data is of a kind that the trainer does not know.
+            FileNotFoundError, CheckpointError: the checkpoint is not there, damaged, or does not fit the model.
             NonFiniteLossError: the loss became infinite or not a number; the weights are those after that step.
             KeyboardInterrupt: Ctrl-C; the weights are those of the last completed step.
         """
-        with self._running(TrainerFn.FITTING, model, datamodule, train_dataloaders, val_dataloaders) as module:
-            self._configure(module)
-            if module.optimizer is None:
-                module.optimizer = module.configure_optimizers()
-            self.call("on_fit_start")
-            if not self._done() and self.limits[RunningStage.TRAINING] != 0:
-                train, val = self._loaders(train_dataloaders, val_dataloaders, datamodule)
-                self.num_training_batches = self.limited(RunningStage.TRAINING, train)
-                self._build(module, train)
-                self.call("on_train_start")
-                while not self._done():
-                    train_epoch(self, module, train, val)
-                assert module.model is not None
-                # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
-                module.optimizer.finalize_variable_values(module.model.trainable_variables)
-                module._log = None
-                self.call("on_train_end")
-            self.call("on_fit_end")
+        given = {RunningStage.TRAINING: train_dataloaders, RunningStage.VALIDATING: val_dataloaders}
+        with self._running(TrainerFn.FITTING, model, datamodule, given) as (module, sources):
+            self._checkpoint = find_checkpoint(self, ckpt_path)
+            configure_model(self, module)
+            if self._checkpoint is not None:
+                resume_callbacks(self, module, self._checkpoint)
+            configure_optimizer(self, module)
+            for logger in self.loggers:
+                logger.log_hyperparams(module.hparams)
+            call(self, "on_fit_start")
+            if self.num_sanity_val_steps and self.validates:
+                sanity_check(self, module, self.num_sanity_val_steps)
+            if self.limits.shares[RunningStage.TRAINING] != 0:
+                self._train(module, sources)
+            elif self._checkpoint is not None:
+                self._make_ready(module, None)
+            call(self, "on_fit_end")
 
     def validate(
-        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+        self,
+        model: Module | keras.Model | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        datamodule: DataModule | None = None,
     ) -> list[dict[str, float]]:
         """One pass over the validation data.
 
+        Args:
+            model: None for that of the last fit, with its best checkpoint where there is one.
+            dataloaders: one or a list, as in `fit`.
+            ckpt_path: whose weights to load first.
+            datamodule: instead of the loaders.
+
         Returns:
             One dict of metrics per loader.
         """
-        return self._evaluate_alone(TrainerFn.VALIDATING, model, dataloaders, datamodule)
+        return self._evaluate_alone(TrainerFn.VALIDATING, model, dataloaders, ckpt_path, datamodule)
 
     def test(
-        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+        self,
+        model: Module | keras.Model | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        datamodule: DataModule | None = None,
     ) -> list[dict[str, float]]:
-        """One pass over the test data.
-
-        Returns:
-            One dict of metrics per loader.
-        """
-        return self._evaluate_alone(TrainerFn.TESTING, model, dataloaders, datamodule)
+        """One pass over the test data; arguments and result as those of `validate`."""
+        return self._evaluate_alone(TrainerFn.TESTING, model, dataloaders, ckpt_path, datamodule)
 
     def predict(
-        self, model: Module | keras.Model, dataloaders: ArrayLoader | None = None, datamodule: DataModule | None = None
+        self,
+        model: Module | keras.Model | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        datamodule: DataModule | None = None,
     ) -> list[Any]:
-        """The outputs of predict_step, one per batch, as numpy arrays (or structures of them)."""
-        with self._running(TrainerFn.PREDICTING, model, datamodule, dataloaders) as module:
-            loader = self._stage_loader(module, RunningStage.PREDICTING, dataloaders, datamodule)
-            return [] if loader is None else predict(self, module, loader)
-
-    # What callbacks and people read.
-
-    @property
-    def training(self) -> bool:
-        """Whether the training stage runs (and not its validation)."""
-        return self.state.stage is RunningStage.TRAINING
-
-    @property
-    def progress_bar_metrics(self) -> dict[str, float]:
-        """What was logged with prog_bar; of the running epoch what is known so far."""
-        if self.module is None:
-            return {}
-        shown: dict[str, float] = {}
-        for log in logs_of(self.module).values():
-            shown |= log.prog_bar_values()
-        return shown
-
-    @property
-    def compile_seconds(self) -> float:
-        """What tracing and compiling the loops has cost so far, in seconds."""
-        return 0.0 if self.module is None else sum(loop.compile_seconds for loop in loops_of(self.module).values())
-
-    @property
-    def checkpoint_callback(self) -> ModelCheckpoint | None:
-        """The first `ModelCheckpoint`."""
-        return next((callback for callback in self.callbacks if isinstance(callback, ModelCheckpoint)), None)
+        """The outputs of predict_step, one per batch, as numpy arrays (or structures of them); of several loaders a list each."""
+        with self._alone(TrainerFn.PREDICTING, model, dataloaders, ckpt_path, datamodule) as (module, loaders):
+            return predict(self, module, loaders) if loaders else []
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Writes the training's state to a file, whole or not at all.
@@ -237,192 +302,147 @@ class Trainer:
         """
         if self.module is None or self.module.model is None:
             raise RuntimeError("there is nothing to save: fit a module first")
-        header = CheckpointHeader(
-            epoch=self.current_epoch,
-            global_step=self.global_step,
-            batches_in_epoch=self.batches_in_epoch,
-            num_training_batches=self.num_training_batches,
-            jit_compiled=self.jit_compiled,
-            threads=tf.config.threading.get_intra_op_parallelism_threads(),
-            metrics=self.callback_metrics,
-            versions={"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")},
-        )
-        Checkpoint.of(self.module, header).save(Path(path))
+        with self.profiler.profile("checkpoints"):
+            capture(self, self.module).save(Path(path))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Gives metrics to the loggers, by default as those of the present step."""
+        if not metrics or self.sanity_checking:
+            return
+        self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}
+        with self.profiler.profile("logging"):
+            for logger in self.loggers:
+                logger.log_metrics(metrics, self.global_step if step is None else step)
+
+    def note_jit_compiled(self, now: bool) -> None:
+        """Keeps whether XLA runs the training; warns where that differs from the training that is resumed."""
+        self.jit_compiled = now
+        if self._checkpoint is not None and self._checkpoint.header.jit_compiled != now:
+            names = {True: "XLA", False: "a plain graph"}
+            warnings.warn(
+                f"the checkpoint was made with {names[not now]} and is resumed with {names[now]}: the result will differ; "
+                "see jit_compile",
+                stacklevel=4,
+            )
+
+    def limited(self, stage: RunningStage, loader: Loader) -> float:
+        """How many of the loader's batches a stage takes."""
+        return self.limits.batches(stage, loader.num_batches)
+
+    def val_loaders(self) -> list[Loader]:
+        """The validation loaders of the fit."""
+        assert self._sources is not None
+        return self._sources.loaders(RunningStage.VALIDATING)
 
     # The parts of the verbs.
 
+    def _train(self, module: Module, sources: Sources) -> None:
+        loaders = sources.loaders(RunningStage.TRAINING)
+        if not loaders:
+            raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
+        (train,) = loaders
+        self.num_training_batches = self.limited(RunningStage.TRAINING, train)
+        if done(self):
+            return
+        if self.validates:
+            self.val_check_batches = self.limits.batches_between_validations(self.num_training_batches)
+            if self.limits.validates_in(self.current_epoch):
+                self.val_loaders()
+        begin(self, module, RunningStage.TRAINING, anew=self.progress.batch == 0)
+        call(self, "on_train_start")
+        first = True
+        while not done(self):
+            if not first:
+                begin(self, module, RunningStage.TRAINING)
+            train_epoch(self, module, train)
+            first = False
+        assert module.model is not None
+        assert module.optimizer is not None
+        # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
+        module.optimizer.finalize_variable_values(module.model.trainable_variables)
+        module._log = None
+        call(self, "on_train_end")
+
     def _evaluate_alone(
-        self, fn: TrainerFn, model: Module | keras.Model, loader: ArrayLoader | None, datamodule: DataModule | None
+        self,
+        fn: TrainerFn,
+        model: Module | keras.Model | None,
+        dataloaders: Any,
+        ckpt_path: str | Path | None,
+        datamodule: DataModule | None,
     ) -> list[dict[str, float]]:
-        stage = RunningStage.TESTING if fn is TrainerFn.TESTING else RunningStage.VALIDATING
-        with self._running(fn, model, datamodule, loader) as module:
-            loader = self._stage_loader(module, stage, loader, datamodule)
-            return [] if loader is None else [evaluate(self, module, stage, loader)]
+        stage = RunningStage(str(fn))
+        with self._alone(fn, model, dataloaders, ckpt_path, datamodule) as (module, loaders):
+            if not loaders:
+                return []
+            return evaluate(self, module, stage, loaders, at_epoch_end=lambda log: self.log_metrics(log.logger_values()))
 
-    def _stage_loader(
-        self, module: Module, stage: RunningStage, loader: ArrayLoader | None, datamodule: DataModule | None
-    ) -> ArrayLoader | None:
-        """The data of a verb other than fit, the module built on it; None where its limit is 0."""
-        self._configure(module)
-        if self.limits[stage] == 0:
-            return None
-        hook = {"validate": "val_dataloader", "test": "test_dataloader", "predict": "predict_dataloader"}[stage]
-        if loader is None and datamodule is not None:
-            loader = getattr(datamodule, hook)()
-        if loader is None:
-            raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}()")
-        self._build(module, loader)
-        return loader
+    @contextmanager
+    def _alone(
+        self,
+        fn: TrainerFn,
+        model: Module | keras.Model | None,
+        dataloaders: Any,
+        ckpt_path: str | Path | None,
+        datamodule: DataModule | None,
+    ) -> Iterator[tuple[Module, list[Loader]]]:
+        """What surrounds a verb other than fit; gives its module, ready, and its loaders."""
+        stage = RunningStage(str(fn))
+        if model is None:
+            if self.module is None:
+                raise ValueError(f"{fn}() needs a model: give one, or call fit() first")
+            model = self.module
+            best = self.checkpoint_callback and self.checkpoint_callback.monitor and self.checkpoint_callback.best_model_path
+            if ckpt_path is None and best:
+                warnings.warn(f'{fn}() takes the best checkpoint, {best}: say so with ckpt_path="best"', stacklevel=4)
+                ckpt_path = "best"
+        with self._running(fn, model, datamodule, {stage: dataloaders}) as (module, sources):
+            self._checkpoint = find_checkpoint(self, ckpt_path)
+            configure_model(self, module)
+            loaders = sources.loaders(stage) if sources.has(stage) else []
+            if not loaders and self.limits.shares[stage] != 0:
+                hook = {"validate": "val", "test": "test", "predict": "predict"}[stage]
+                raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}_dataloader()")
+            yield module, loaders
 
-    # Setting up and ending.
+    def _make_ready(self, module: Module, loader: Loader | None) -> None:
+        """Builds the model on the data's shape, and for a fit the optimizer on the model's variables; restores the checkpoint."""
+        assert module.model is not None
+        if self._ready:
+            return
+        self._ready = True
+        if loader is not None:
+            module.build(loader)
+        fitting = self.state.fn is TrainerFn.FITTING
+        if fitting and module.optimizer is not None and not module.optimizer.built:
+            module.optimizer.build(module.model.trainable_variables)
+        trace_anew_if_changed(module)
+        if self._checkpoint is not None and fitting:
+            resume_training(self, module, self._checkpoint)
+        elif self._checkpoint is not None:
+            self._checkpoint.restore(module, weights_only=True)
 
     @contextmanager
     def _running(
-        self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None, *loaders: ArrayLoader | None
-    ) -> Iterator[Module]:
-        """What surrounds every verb: set-up, tear-down, and the hooks of an exception."""
-        if datamodule is not None and any(loader is not None for loader in loaders):
+        self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None, given: dict[RunningStage, Any]
+    ) -> Iterator[tuple[Module, Sources]]:
+        """Starts a verb with a clean slate, within its set-up and tear-down."""
+        if isinstance(model, Module):
+            module = model
+        elif isinstance(self.module, KerasModule) and self.module.model is model:
+            module = self.module  # with the loops that it has compiled
+        else:
+            module = KerasModule(model)
+        if datamodule is not None and any(data is not None for data in given.values()):
             raise ValueError("both dataloaders and a datamodule were given: give one of them")
-        module = model if isinstance(model, Module) else KerasModule(model)
-        self.module, module.trainer = module, self
-        self.state = TrainerState(TrainerStatus.RUNNING, fn)
-        self.should_stop = self.interrupted = self.in_call = False
-        self.callback_metrics = {}
+        self.module, module.trainer, self.datamodule = module, self, datamodule
+        self.should_stop = self.interrupted = self.in_call = self._ready = False
+        self.callback_metrics, self.validation_metrics, self.snapshot = {}, {}, None
+        self._sources = Sources(self, module, given, datamodule, partial(self._make_ready, module))
         for log in logs_of(module).values():
             log.reset()
         try:
-            if datamodule is not None:
-                datamodule.prepare_data()
-                datamodule.setup(fn)
-            self.call_callbacks("setup", str(fn))
-            module.setup(fn)
-            with deferred_interrupt() as self.interrupt:
-                yield module
-                self.interrupt.check()
-        except BaseException as exception:
-            self.state.status = TrainerStatus.INTERRUPTED
-            self.interrupted = isinstance(exception, KeyboardInterrupt)
-            self._clean_up(exception, module, datamodule)
-            raise
+            with running(self, fn, module, datamodule):
+                yield module, self._sources
         finally:
-            module._log = None
-            self.state.stage = None
-        for clean_up in self._teardown(fn, module, datamodule):
-            clean_up()
-        for logger in self.loggers:
-            logger.finalize("success")
-        self.state.status = TrainerStatus.FINISHED
-
-    def _clean_up(self, exception: BaseException, module: Module, datamodule: DataModule | None) -> None:
-        """Calls everything that must hear of the exception; what fails on the way is noted on it and hinders nothing."""
-        assert self.state.fn is not None
-        module._log = None
-        calls: list[Callable[[], None]] = [
-            *(partial(callback.on_exception, self, module, exception) for callback in self.callbacks),
-            partial(module.on_exception, exception),
-            *([partial(datamodule.on_exception, exception)] if datamodule is not None else []),
-            *(partial(logger.finalize, "failed") for logger in self.loggers),
-            *self._teardown(self.state.fn, module, datamodule),
-        ]
-        for call in calls:
-            try:
-                call()
-            except Exception as error:
-                exception.add_note(f"while cleaning up: {type(error).__name__}: {error}")
-
-    def _teardown(self, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> list[Callable[[], None]]:
-        return [
-            *([partial(datamodule.teardown, str(fn))] if datamodule is not None else []),
-            *(partial(callback.teardown, self, module, str(fn)) for callback in self.callbacks),
-            partial(module.teardown, str(fn)),
-        ]
-
-    def _configure(self, module: Module) -> None:
-        """Makes the model, once."""
-        if not module.__dict__.get("_configured"):
-            module.model = module.configure_model()
-            module.__dict__["_configured"] = True
-
-    def _build(self, module: Module, loader: ArrayLoader) -> None:
-        """Builds the model on the data's shape, and for a fit the optimizer on the model's variables."""
-        if not isinstance(loader, ArrayLoader):
-            raise TypeError(f"the data is a {type(loader).__name__}: expected an ArrayLoader (x, y as arrays)")
-        module.build(loader)
-        if self.state.fn is TrainerFn.FITTING and module.optimizer is not None and not module.optimizer.built:
-            assert module.model is not None
-            module.optimizer.build(module.model.trainable_variables)
-        trace_anew_if_changed(module)
-
-    def _loaders(
-        self, train: ArrayLoader | None, val: ArrayLoader | None, datamodule: DataModule | None
-    ) -> tuple[ArrayLoader, ArrayLoader | None]:
-        if isinstance(train, DataModule):
-            raise TypeError("a DataModule was given as train_dataloaders: pass it as datamodule=")
-        if datamodule is not None:
-            train = datamodule.train_dataloader()
-            val = None if self.limits[RunningStage.VALIDATING] == 0 else datamodule.val_dataloader()
-        if self.limits[RunningStage.VALIDATING] == 0:
-            val = None
-        if train is None:
-            raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
-        if val is not None and not self._has_own("validation_step"):
-            warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=3)
-            val = None
-        return train, val
-
-    def _done(self) -> bool:
-        epochs = 0 <= self.max_epochs <= self.current_epoch
-        steps = 0 <= self.max_steps <= self.global_step
-        return epochs or steps or self.should_stop
-
-    def limited(self, stage: RunningStage, loader: ArrayLoader) -> int:
-        """How many of the loader's batches a stage takes.
-
-        Raises:
-            ValueError: the limit is a share that leaves none.
-        """
-        limit = self.limits[stage]
-        if isinstance(limit, int):
-            return min(limit, len(loader))
-        batches = int(limit * len(loader))
-        if limit > 0 and batches == 0:
-            raise ValueError(f"the limit {limit} of {len(loader)} batches leaves none: raise it, or give a number of batches")
-        return batches
-
-    # Hooks.
-
-    def call(self, hook: str, *arguments: Any, between: Callable[[], None] = lambda: None) -> None:
-        """Every callback's hook, then the module's; at an epoch's end `between` and then the callbacks that run last."""
-        late = hook == "on_train_epoch_end"
-        self.call_callbacks(hook, *arguments, only=(lambda callback: not callback.runs_last) if late else None)
-        assert self.module is not None
-        getattr(self.module, hook)(*arguments)
-        if late:
-            between()
-            self.call_callbacks(hook, *arguments, only=lambda callback: callback.runs_last)
-
-    def call_callbacks(self, hook: str, *arguments: Any, only: Any = None) -> None:
-        for callback in self.callbacks:
-            if only is None or only(callback):
-                getattr(callback, hook)(self, self.module, *arguments)
-
-    def overridden(self, *hooks: str) -> bool:
-        """Whether the module or a callback overrides one of these hooks."""
-        return any(
-            getattr(type(owner), hook) is not getattr(base, hook)
-            for hook in hooks
-            for owner, base in [(self.module, Module), *((callback, Callback) for callback in self.callbacks)]
-        )
-
-    def _has_own(self, step: str) -> bool:
-        """Whether the module overrides a method of `Module`."""
-        return getattr(type(self.module), step) is not getattr(Module, step)
-
-    def _has(self, kind: type[Callback]) -> bool:
-        return any(isinstance(callback, kind) for callback in self.callbacks)
-
-
-def _checked_limit(name: str, limit: int | float) -> int | float:
-    if not limit >= 0 or (not isinstance(limit, Integral) and limit > 1.0):
-        raise ValueError(f"{name} is {limit}: expected a number of batches (int, 0 or more) or a share (float, 0.0 to 1.0)")
-    return int(limit) if isinstance(limit, Integral) else float(limit)
+            self._sources = self.datamodule = None  # what has been trained keeps no data alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tuner.data import Dataset, scale_pixels
-from mnist_tuner.trainer import ArrayLoader, Trainer
+from mnist_tuner.trainer import ArrayLoader, ModelCheckpoint, Trainer
 
 Digits = Callable[..., ArrayLoader]
 
@@ -34,10 +35,13 @@ def digits(mnist: Dataset) -> Digits:
 
 @pytest.fixture
 def quiet() -> Callable[..., Trainer]:
-    """Makes a trainer without display."""
+    """Makes a trainer without display, and without logs and checkpoints that were not asked for."""
 
-    def make(**options: object) -> Trainer:
-        return Trainer(**{"enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 1} | options)  # type: ignore[arg-type]
+    def make(**options: Any) -> Trainer:
+        callbacks = options.get("callbacks")
+        asked = any(isinstance(each, ModelCheckpoint) for each in (callbacks if isinstance(callbacks, list) else [callbacks]))
+        silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": asked}
+        return Trainer(**{**silent, "max_epochs": 1, **options})
 
     return make
 

@@ -147,7 +147,7 @@ def test_ctrl_c_outside_the_loop_is_neither_lost_nor_costs_what_was_trained(
             signal.raise_signal(signal.SIGINT)
 
     setattr(Press, hook, Press.press)
-    trainer = quiet(callbacks=[Press(), ModelCheckpoint(tmp_path)])
+    trainer = quiet(callbacks=[Press(), ModelCheckpoint(tmp_path)], num_sanity_val_steps=0)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(build_baseline(seed=0), digits(320), digits(320))
     assert (trainer.interrupted, trainer.state.status) == (True, "interrupted")

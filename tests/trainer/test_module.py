@@ -101,29 +101,32 @@ class Everything(Net, DataModule):  # type: ignore[misc]
 def test_module_and_data_hooks_come_in_lightnings_order(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     both = Everything(digits(64))
     quiet().fit(both, datamodule=both)
+    validation = ["on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end"]
     assert both.calls == [
-        *("prepare_data", "setup", "setup", "configure_model", "configure_optimizers", "on_fit_start"),
-        *("train_dataloader", "val_dataloader", "on_train_start", "on_train_epoch_start"),
-        *("on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end"),
+        *("configure_callbacks", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers", "on_fit_start"),
+        *("val_dataloader", *validation, "train_dataloader", "on_train_start", "on_train_epoch_start", *validation),
         *("on_train_epoch_end", "on_train_end", "on_fit_end", "teardown", "teardown"),
     ]
     both.calls.clear()
     quiet().test(both, datamodule=both)
     assert both.calls == [
-        *("prepare_data", "setup", "setup", "test_dataloader"),
+        *("configure_callbacks", "prepare_data", "setup", "setup", "test_dataloader"),
         *("on_test_start", "on_test_epoch_start", "on_test_epoch_end", "on_test_end", "teardown", "teardown"),
     ]
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 0}, {"max_steps": 0}, {"limit_train_batches": 0}])
-def test_a_fit_with_nothing_to_do_asks_for_no_data(
-    options: dict[str, Any], digits: Digits, quiet: Callable[..., Trainer]
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [({"max_epochs": 0}, ["train_dataloader"]), ({"max_steps": 0}, ["train_dataloader"]), ({"limit_train_batches": 0}, [])],
+)
+def test_a_fit_with_nothing_to_do_trains_nothing(
+    options: dict[str, Any], asked: list[str], digits: Digits, quiet: Callable[..., Trainer]
 ) -> None:
     both = Everything(digits(64))
-    quiet(**options).fit(both, datamodule=both)
+    quiet(**options, num_sanity_val_steps=0).fit(both, datamodule=both)
     assert both.calls == [
-        *("prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
-        *("on_fit_start", "on_fit_end", "teardown", "teardown"),
+        *("configure_callbacks", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
+        *("on_fit_start", *asked, "on_fit_end", "teardown", "teardown"),
     ]
 
 
@@ -132,7 +135,8 @@ def test_hooks_come_in_lightnings_order(digits: Digits, quiet: Callable[..., Tra
     quiet(callbacks=recorder).fit(Net(), digits(64), digits(64))
     validation = ["on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end"]
     assert recorder.calls == [
-        *("setup", "on_fit_start", "on_train_start", "on_train_epoch_start"),
+        *("setup", "on_fit_start", "on_sanity_check_start", *validation, "on_sanity_check_end"),
+        *("on_train_start", "on_train_epoch_start"),
         *validation,
         *("on_train_epoch_end", "on_train_end", "on_fit_end", "teardown"),
     ]
@@ -500,7 +504,7 @@ def test_metrics_of_an_earlier_run_are_not_taken_for_new_ones(digits: Digits, qu
     quiet().test(net, digits(64))
     trainer = quiet(logger=taker)
     trainer.fit(net, digits(64))
-    assert taker.names == {"epoch", "loss_step", "loss_epoch"}
+    assert taker.names == {"epoch", "loss_epoch"}
     assert set(trainer.callback_metrics) == {"loss", "loss_step", "loss_epoch"}
 
 

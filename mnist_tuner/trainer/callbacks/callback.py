@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,40 @@ class Callback:
 
     runs_last = False
     """Whether its on_train_epoch_end comes after the module's, as for whatever judges what all others have logged."""
+
+    every_n_train_steps: int | None = None
+    """Where set, the compiled loop returns at these steps, so that on_train_steps_end is called there."""
+
+    log: Callable[..., None]
+    """While the trainer runs, the module's `log`."""
+
+    @property
+    def state_key(self) -> str:
+        """Under which a checkpoint keeps its state."""
+        return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint is to keep of it: JSON values and numpy arrays."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave, when a training is resumed."""
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Module, checkpoint: dict[str, Any]) -> None:
+        """Called before a checkpoint is written; may add entries, JSON values or numpy arrays."""
+
+    def on_load_checkpoint(self, trainer: Trainer, module: Module, checkpoint: dict[str, Any]) -> None:
+        """Called when a training is resumed, with the same entries."""
+
+    def on_sanity_check_start(self, trainer: Trainer, module: Module) -> None:
+        """Called before the few validation batches that are tried before the training."""
+
+    def on_sanity_check_end(self, trainer: Trainer, module: Module) -> None:
+        """Called after them."""
+
+    def step_metrics(self, trainer: Trainer, module: Module, step: int) -> dict[str, float]:
+        """What the row of a logged step is to hold besides the module's metrics; ours, not Lightning's."""
+        return {}
 
     def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
         """Called before "fit", "validate", "test" or "predict"."""
@@ -51,8 +86,8 @@ class Callback:
         """Called before each training batch. Overriding it makes the loop run one step per call."""
 
     def on_train_batch_end(self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Called after each training batch, with the loss that the step returned (of a Keras model: its mean over the epoch
-        so far). Overriding it makes the loop run one step per call."""
+        """Called after each training batch with the loss (of a Keras model: its mean over the epoch so far), also as
+        ``outputs["loss"]``. Overriding it makes the loop run one step per call."""
 
     def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
         """Called after each call of the compiled loop, about ten times a second; ours, not Lightning's."""
@@ -62,6 +97,16 @@ class Callback:
 
     def on_validation_epoch_start(self, trainer: Trainer, module: Module) -> None:
         """Called before each pass over the validation data."""
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Called before each validation batch. Overriding it makes the loop run one step per call."""
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Called after each validation batch with what the step returned. Overriding it makes the loop run one step per call."""
 
     def on_validation_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """Called after each pass over the validation data."""
@@ -75,6 +120,14 @@ class Callback:
     def on_test_epoch_start(self, trainer: Trainer, module: Module) -> None:
         """Called before the pass over the test data."""
 
+    def on_test_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Called before each test batch. Overriding it makes the loop run one step per call."""
+
+    def on_test_batch_end(
+        self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Called after each test batch with what the step returned. Overriding it makes the loop run one step per call."""
+
     def on_test_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """Called after the pass over the test data."""
 
@@ -86,6 +139,16 @@ class Callback:
 
     def on_predict_epoch_start(self, trainer: Trainer, module: Module) -> None:
         """Called before the pass over the data to predict."""
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Called before each predicted batch. Overriding it makes the loop run one step per call."""
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Called after each predicted batch with what the step returned. Overriding it makes the loop run one step per call."""
 
     def on_predict_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """Called after the pass over the data to predict."""

@@ -98,14 +98,18 @@ class RichProgressBar(Callback):
         self._drawn = time.perf_counter()
 
     def _bar(self, trainer: Trainer) -> RenderableType:
-        done, total = trainer.batches_in_epoch, trainer.num_training_batches
+        done, total = trainer.progress.batch, trainer.num_training_batches
         metrics = "  ".join(f"{name} {_number(value)}" for name, value in trainer.progress_bar_metrics.items())
         speed, elapsed = self._speed(trainer)
         state = f"{speed} {self.unit}/s  {elapsed}  {metrics}" if done else "compiling ..." if not trainer.global_step else ""
         row = Table.grid(padding=(0, 2))
         row.add_row(
             Text(f"{self._epoch(trainer):<13}"),
-            ProgressBar(total=max(1, total), completed=done, width=max(8, min(30, self.console.width - 75))),
+            ProgressBar(
+                total=max(1, total) if total < float("inf") else None,
+                completed=done,
+                width=max(8, min(30, self.console.width - 75)),
+            ),
             Text(state, no_wrap=True, overflow="ellipsis"),
         )
         return row

@@ -2,5 +2,6 @@
 
 from mnist_tuner.trainer.loggers.csv import CSVLogger
 from mnist_tuner.trainer.loggers.logger import Logger
+from mnist_tuner.trainer.loggers.tensorboard import TensorBoardLogger
 
-__all__ = ["CSVLogger", "Logger"]
+__all__ = ["CSVLogger", "Logger", "TensorBoardLogger"]

@@ -1,0 +1,142 @@
+"""Ends a training that no longer gets better."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.states import TrainerFn
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.module import Module
+    from mnist_tuner.trainer.trainer import Trainer
+
+
+class EarlyStopping(Callback):
+    """Stops when a metric has not improved for some checks.
+
+    It checks after each training epoch; where validation runs several times an epoch or not after each one, after each
+    validation. What is only a part of an epoch (the training is stopped within it) is not checked.
+
+    Args:
+        monitor: the metric's name, such as "val_loss".
+        min_delta: what counts as an improvement must be more than this.
+        patience: how many checks without improvement to allow.
+        verbose: whether to say why it stops.
+        mode: "min" or "max": what is better.
+        strict: whether it is an error if there is no such metric.
+        check_finite: stop when the metric is infinite or not a number.
+        stopping_threshold: stop as soon as the metric is better than this.
+        divergence_threshold: stop as soon as it is worse than this.
+        check_on_train_epoch_end: True or False to say when to check; None as above.
+
+    Attributes:
+        wait_count: checks since the last improvement.
+        best_score: the best value so far.
+        stopped_epoch: the epoch, from 0, in which it stopped the training; 0 while it has not.
+        stopping_reason_message: why it stopped it; None while it has not.
+
+    Raises:
+        ValueError: the mode is neither "min" nor "max".
+        RuntimeError: strict, and there is no such metric.
+    """
+
+    runs_last = True
+
+    def __init__(
+        self,
+        monitor: str,
+        min_delta: float = 0.0,
+        patience: int = 3,
+        verbose: bool = False,
+        mode: Literal["min", "max"] = "min",
+        strict: bool = True,
+        check_finite: bool = True,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        check_on_train_epoch_end: bool | None = None,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is {mode!r}: expected 'min' or 'max'")
+        self.monitor = monitor
+        self.min_delta = abs(min_delta)
+        self.patience = patience
+        self.verbose = verbose
+        self.mode = mode
+        self.strict = strict
+        self.check_finite = check_finite
+        self.stopping_threshold = stopping_threshold
+        self.divergence_threshold = divergence_threshold
+        self.check_on_train_epoch_end = check_on_train_epoch_end
+        self.wait_count = 0
+        self.best_score = math.inf if mode == "min" else -math.inf
+        self.stopped_epoch = 0
+        self.stopping_reason_message: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        """One for each metric and mode."""
+        return f"EarlyStopping({self.monitor}, {self.mode})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts and the best score."""
+        names = ("wait_count", "best_score", "stopped_epoch", "stopping_reason_message")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them back."""
+        vars(self).update(state_dict)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Checks."""
+        if self._after_epochs(trainer) and trainer.progress.ended:
+            self._check(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+        """Checks."""
+        fitting = trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and not self._after_epochs(trainer) and trainer.snapshot is None:
+            self._check(trainer)
+
+    def _after_epochs(self, trainer: Trainer) -> bool:
+        if self.check_on_train_epoch_end is not None:
+            return self.check_on_train_epoch_end
+        return trainer.validates_at_each_epochs_end
+
+    def _check(self, trainer: Trainer) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            message = (
+                f"EarlyStopping(monitor={self.monitor!r}): there is no such metric; there are "
+                f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
+            )
+            if self.strict:
+                raise RuntimeError(message)
+            if self.verbose:
+                warnings.warn(message, stacklevel=2)
+            return
+        reason = self._reason_to_stop(value)
+        if reason is not None:
+            trainer.should_stop = True
+            self.stopped_epoch, self.stopping_reason_message = trainer.current_epoch, f"{self.monitor} {reason}"
+            if self.verbose:
+                print(f"Stopping early: {self.stopping_reason_message}")
+
+    def _reason_to_stop(self, value: float) -> str | None:
+        """Takes a value into account; says why the training should stop, or None."""
+        sign = 1 if self.mode == "min" else -1  # of what is to be small
+        if self.check_finite and not math.isfinite(value):
+            return f"is {value}"
+        if self.stopping_threshold is not None and sign * value < sign * self.stopping_threshold:
+            return f"is {value:.4g}, better than {self.stopping_threshold}"
+        if self.divergence_threshold is not None and sign * value > sign * self.divergence_threshold:
+            return f"is {value:.4g}, worse than {self.divergence_threshold}"
+        if sign * value + self.min_delta < sign * self.best_score:
+            self.best_score, self.wait_count = value, 0
+            return None
+        self.wait_count += 1
+        if self.wait_count < self.patience:
+            return None
+        return f"has not improved on {self.best_score:.4g} in {self.wait_count} checks"

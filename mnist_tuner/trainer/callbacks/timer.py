@@ -1,0 +1,125 @@
+"""Ends a training when its time is up."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from mnist_tuner.trainer.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.module import Module
+    from mnist_tuner.trainer.trainer import Trainer
+
+
+class Timer(Callback):
+    """Measures the stages' time and, with a duration, stops the training when that is over.
+
+    Args:
+        duration: "DD:HH:MM:SS", "90s", "10m", "1.5h", a `timedelta` or a dict with its arguments; None for no limit. The time
+            of a resumed training counts from its first start.
+        interval: "step" to look after each call of the compiled loop, "epoch" after each epoch.
+
+    Raises:
+        ValueError: the duration cannot be read, or the interval is neither.
+    """
+
+    def __init__(
+        self, duration: str | timedelta | dict[str, float] | None = None, interval: Literal["step", "epoch"] = "step"
+    ) -> None:
+        if interval not in ("step", "epoch"):
+            raise ValueError(f"interval is {interval!r}: expected 'step' or 'epoch'")
+        self._duration = None if duration is None else parse_duration(duration).total_seconds()
+        self._interval = interval
+        self._elapsed: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+
+    def time_elapsed(self, stage: str = "train") -> float:
+        """Seconds that a stage ("train", "validate" or "test") has run; training includes its validation."""
+        running = time.monotonic() - self._since[stage] if stage in self._since else 0.0
+        return self._elapsed.get(stage, 0.0) + running
+
+    def time_remaining(self, stage: str = "train") -> float | None:
+        """Seconds left; None without a duration."""
+        return None if self._duration is None else self._duration - self.time_elapsed(stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time so far."""
+        return {"time_elapsed": {stage: self.time_elapsed(stage) for stage in self._elapsed.keys() | self._since.keys()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Counts from there."""
+        self._elapsed = dict(state_dict["time_elapsed"])
+
+    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+        """Starts."""
+        self._start("train")
+        self._stop_if_over(trainer)
+
+    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+        """Looks."""
+        if self._interval == "step":
+            self._stop_if_over(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        """Looks."""
+        if self._interval == "epoch":
+            self._stop_if_over(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+        """Stops."""
+        self._stop("train")
+
+    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+        """Stops."""
+        for stage in list(self._since):
+            self._stop(stage)
+
+    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
+        """Starts."""
+        self._start("validate")
+
+    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+        """Stops."""
+        self._stop("validate")
+
+    def on_test_start(self, trainer: Trainer, module: Module) -> None:
+        """Starts."""
+        self._start("test")
+
+    def on_test_end(self, trainer: Trainer, module: Module) -> None:
+        """Stops."""
+        self._stop("test")
+
+    def _start(self, stage: str) -> None:
+        self._since[stage] = time.monotonic()
+
+    def _stop(self, stage: str) -> None:
+        self._elapsed[stage] = self.time_elapsed(stage)
+        self._since.pop(stage, None)
+
+    def _stop_if_over(self, trainer: Trainer) -> None:
+        remaining = self.time_remaining()
+        if remaining is not None and remaining <= 0:
+            trainer.should_stop = True
+
+
+def parse_duration(duration: str | timedelta | dict[str, float]) -> timedelta:
+    """A duration, however it was written.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if isinstance(duration, timedelta):
+        return duration
+    if isinstance(duration, dict):
+        return timedelta(**duration)
+    if match := re.fullmatch(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)", duration.strip()):
+        days, hours, minutes, seconds = map(int, match.groups())
+        return timedelta(days, seconds, hours=hours, minutes=minutes)
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", duration.strip()):
+        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+        return timedelta(**{unit: float(match[1])})
+    raise ValueError(f"{duration!r} is not a duration: expected DD:HH:MM:SS, or a number with s, m, h or d, such as 10m")

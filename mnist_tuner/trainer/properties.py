@@ -1,0 +1,114 @@
+"""What callbacks and people read of a trainer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
+from mnist_tuner.trainer.limits import Limits
+from mnist_tuner.trainer.loggers import Logger
+from mnist_tuner.trainer.loops import logs_of, loops_of
+from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.states import Progress, RunningStage, TrainerState
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.sources import Sources
+
+
+class TrainerProperties:
+    """The part of a `Trainer` that follows from the rest."""
+
+    accumulation: int
+    callbacks: list[Callback]
+    limits: Limits
+    loggers: list[Logger]
+    module: Module | None
+    num_training_batches: float
+    progress: Progress
+    state: TrainerState
+    _sources: Sources | None
+
+    @property
+    def current_epoch(self) -> int:
+        """The running epoch, from 0; after a fit the number of epochs done."""
+        return self.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken."""
+        return self.progress.global_step
+
+    @property
+    def max_epochs(self) -> int:
+        """The cap on the epochs, -1 for none; may be set between two fits."""
+        assert self.limits.max_epochs is not None
+        return self.limits.max_epochs
+
+    @max_epochs.setter
+    def max_epochs(self, epochs: int) -> None:
+        self.limits.max_epochs = epochs
+
+    @property
+    def max_steps(self) -> int:
+        """The cap on the steps, -1 for none; may be set between two fits."""
+        return self.limits.max_steps
+
+    @max_steps.setter
+    def max_steps(self, steps: int) -> None:
+        self.limits.max_steps = steps
+
+    @property
+    def estimated_stepping_batches(self) -> float:
+        """Optimizer steps that a fit will take in all; known once it has training data."""
+        epochs = math.inf if self.max_epochs == -1 else self.max_epochs
+        steps = epochs * self.num_training_batches // self.accumulation
+        return steps if self.max_steps == -1 else min(steps, self.max_steps)
+
+    @property
+    def training(self) -> bool:
+        """Whether the training stage runs (and not its validation)."""
+        return self.state.stage is RunningStage.TRAINING
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether it is the sanity check that validates."""
+        return self.state.stage is RunningStage.SANITY_CHECKING
+
+    @property
+    def validates(self) -> bool:
+        """Whether the fit has validation data."""
+        return self._sources is not None and self._sources.has(RunningStage.VALIDATING)
+
+    @property
+    def validates_at_each_epochs_end(self) -> bool:
+        """Whether validation has the rhythm of the epochs (or there is none)."""
+        whole = isinstance(self.limits.val_check_interval, float) and self.limits.val_check_interval == 1.0
+        return not self.validates or (whole and self.limits.check_val_every_n_epoch == 1)
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What was logged with prog_bar; of the running epoch what is known so far."""
+        if self.module is None:
+            return {}
+        shown: dict[str, float] = {}
+        for stage in RunningStage:
+            if stage in logs_of(self.module):
+                shown |= logs_of(self.module)[stage].prog_bar_values()
+        return shown
+
+    @property
+    def compile_seconds(self) -> float:
+        """What tracing and compiling the loops has cost so far, in seconds."""
+        loops = [] if self.module is None else loops_of(self.module).values()
+        return float(sum(getattr(loop, "compile_seconds", 0.0) for loop in loops))
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first `ModelCheckpoint`."""
+        return next((callback for callback in self.callbacks if isinstance(callback, ModelCheckpoint)), None)
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger."""
+        return self.loggers[0] if self.loggers else None

@@ -1,0 +1,82 @@
+"""Where the data of each stage comes from: loaders that were given, or a data module."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mnist_tuner.trainer.datamodule import DataModule, Loader
+from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.streaming import as_loader
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.trainer import Trainer
+
+_HOOKS = {"train": "train_dataloader", "validate": "val_dataloader", "test": "test_dataloader", "predict": "predict_dataloader"}
+
+
+class Sources:
+    """The loaders of a run, each asked for when it is first needed.
+
+    Args:
+        trainer: the trainer.
+        module: its module.
+        given: by stage, what was passed as data; None where nothing was.
+        datamodule: instead of that.
+        ready: called with the first loader that is asked for, to build the model on its shapes.
+
+    Raises:
+        ValueError: both were given.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: Module,
+        given: dict[RunningStage, Any],
+        datamodule: DataModule | None,
+        ready: Callable[[Loader], None],
+    ) -> None:
+        self._trainer, self._module, self._given, self._datamodule, self._ready = trainer, module, given, datamodule, ready
+        self._loaders: dict[RunningStage, list[Loader]] = {}
+
+    def has(self, stage: RunningStage) -> bool:
+        """Whether there is data for a stage that its limit does not switch off."""
+        if self._trainer.limits.shares[stage] == 0:
+            return False
+        if stage in self._loaders:
+            return bool(self._loaders[stage])
+        hook = _HOOKS[stage]
+        offered = self._datamodule is not None and getattr(type(self._datamodule), hook) is not getattr(DataModule, hook)
+        if self._given.get(stage) is None and not offered:
+            return False
+        if stage is RunningStage.VALIDATING and type(self._module).validation_step is Module.validation_step:
+            warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=5)
+            self._loaders[stage] = []
+            return False
+        return True
+
+    def loaders(self, stage: RunningStage) -> list[Loader]:
+        """The loaders of a stage; none where there is no data.
+
+        Raises:
+            TypeError: what is there is no data.
+        """
+        if stage not in self._loaders:
+            hook = _HOOKS[stage]
+            data, name = self._given.get(stage), f"the data to {stage}"
+            if self._datamodule is not None:
+                data, name = getattr(self._datamodule, hook)(), f"{type(self._datamodule).__name__}.{hook}()"
+            several = isinstance(data, (list, tuple)) and stage is not RunningStage.TRAINING
+            loaders = [as_loader(part, name) for part in (data if several else [data])] if data is not None else []
+            self._loaders[stage] = [self._fixed(loader, stage) for loader in loaders]
+            if loaders:
+                self._ready(self._loaders[stage][0])
+        return self._loaders[stage]
+
+    def _fixed(self, loader: Loader, stage: RunningStage) -> Loader:
+        if not self._trainer.overfit_batches or stage not in (RunningStage.TRAINING, RunningStage.VALIDATING):
+            return loader
+        return loader.fixed(int(self._trainer.limits.batches(stage, loader.num_batches)))

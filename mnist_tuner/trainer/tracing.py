@@ -1,0 +1,88 @@
+"""A person's step on its way into a graph: what it is called with, and what to say when it does what a graph cannot."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from mnist_tuner.trainer.module import Module
+
+
+def traced(module: Module, step: Callable[..., Any], dataloader_idx: int | None = None) -> Callable[[Any, Any], Any]:
+    """A step as a function of batch and batch_idx that tells `Module.log` where it is.
+
+    Args:
+        module: whose step it is.
+        step: takes the batch and, where it asks for them, batch_idx and dataloader_idx.
+        dataloader_idx: which of several loaders the batches come from; None for the only one.
+
+    Raises:
+        TypeError: the step uses a tensor's value in Python, or there are several loaders and it takes no dataloader_idx.
+    """
+
+    def run(batch: Any, batch_idx: Any) -> Any:
+        with logging_from(module, batch, batch_idx, dataloader_idx), _explained(module, step):
+            return call_step(step, batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
+
+    return run
+
+
+def call_step(step: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a step with as many of (batch, batch_idx, dataloader_idx) as it takes."""
+    parameters = inspect.signature(step).parameters.values()
+    wanted = len(arguments) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters)
+    if len(arguments) == 3 and wanted < 3:
+        raise TypeError(f"there are several dataloaders: {step.__qualname__} must take (batch, batch_idx, dataloader_idx=0)")
+    return step(*arguments[:wanted])
+
+
+@contextmanager
+def logging_from(module: Module, batch: Any, batch_idx: Any, dataloader_idx: int | None) -> Iterator[None]:
+    """Tells `Module.log` of which batch the values are."""
+    size = tf.nest.flatten(batch)[0].shape[0]
+    module._place = (size if size is not None else 1, batch_idx, dataloader_idx)
+    try:
+        yield
+    finally:
+        module._place = None
+
+
+@contextmanager
+def _explained(module: Module, step: Callable[..., Any]) -> Iterator[None]:
+    """Turns TensorFlow's complaints into advice, and warns where the step changed the module."""
+    before = _footprint(module)
+    try:
+        yield
+    except (TypeError, AttributeError, NotImplementedError) as error:
+        if "ymbolic" not in str(error):
+            raise
+        raise TypeError(
+            f"{_name(module, step)} uses a tensor's value in Python ({error}). The step is traced once into a graph: branch with "
+            "keras.ops.where or tf.cond, record values with self.log, and do in a batch hook what needs Python"
+        ) from error
+    changed = [name for name, mark in _footprint(module).items() if before.get(name) != mark]
+    if changed:
+        warnings.warn(
+            f"{_name(module, step)} changed self.{', self.'.join(changed)}. The step is traced once into a graph and not run "
+            "again in Python: record values with self.log, keep state in a tf.Variable, or use a batch hook",
+            stacklevel=2,
+        )
+
+
+def _footprint(module: Module) -> dict[str, Any]:
+    """What each attribute is, so that a change shows."""
+    return {
+        name: (id(value), len(value) if isinstance(value, (list, dict, set)) else None)
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+    }
+
+
+def _name(module: Module, step: Callable[..., Any]) -> str:
+    return f"{type(module).__name__}.{'training_step' if step.__name__ == 'optimize' else step.__name__}"
