@@ -112,7 +112,7 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
         if loop.trace_seconds > traced_before:
             profiler.record("trace", loop.trace_seconds - traced_before)
             profiler.record("compile", loop.xla_seconds - compiled_before)
-            trainer.note_jit_compiled(loop.jit_compiled)
+            trainer.jit_compiled = loop.jit_compiled
         if result.nonfinite is not None:
             raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         if hooked:

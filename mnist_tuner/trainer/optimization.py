@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -101,14 +101,3 @@ def _reset_or_new(
     for variable, initial in zip(known.variables, new.variables, strict=True):
         variable.assign(initial)
     return known
-
-
-def checked(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """The value of an argument.
-
-    Raises:
-        ValueError: it is not one of those allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: expected {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}")
-    return value

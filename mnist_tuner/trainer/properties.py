@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
+from mnist_tuner.trainer.checkpoint import Checkpoint
+from mnist_tuner.trainer.datamodule import DataModule
+from mnist_tuner.trainer.interrupt import Interrupt
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
 from mnist_tuner.trainer.loops import logs_of, loops_of
@@ -19,15 +23,32 @@ if TYPE_CHECKING:
 class TrainerProperties:
     """The part of a `Trainer` that follows from the rest."""
 
-    accumulation: int
     callbacks: list[Callback]
     limits: Limits
     loggers: list[Logger]
-    module: Module | None
-    num_training_batches: float
-    progress: Progress
-    state: TrainerState
-    _sources: Sources | None
+
+    def __init__(self) -> None:
+        self.state = TrainerState()
+        self.progress = Progress()
+        self.module: Module | None = None
+        self.datamodule: DataModule | None = None
+        self.should_stop = False
+        self.interrupted = False
+        self.callback_metrics: dict[str, float] = {}
+        self.logged_metrics: dict[str, float] = {}
+        self.num_training_batches: float = 0
+        # What the verbs and the loops keep here while they run.
+        self.rows_in_epoch = 0
+        self.accumulation = 1
+        self.val_check_batches: float = math.inf
+        self.validation_metrics: dict[str, float] = {}
+        self.snapshot: tuple[dict[str, Any], list[Any]] | None = None
+        self.undo: list[Callable[[], None]] = []
+        self.interrupt = Interrupt()
+        self.in_call = False
+        self.checkpoint: Checkpoint | None = None
+        self.ready = False
+        self._sources: Sources | None = None
 
     @property
     def current_epoch(self) -> int:

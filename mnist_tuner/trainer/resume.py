@@ -12,10 +12,11 @@ import tensorflow as tf
 from mnist_tuner._version import __version__
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
+from mnist_tuner.trainer.datamodule import Loader
 from mnist_tuner.trainer.logging import MetricLog
-from mnist_tuner.trainer.loops import logs_of
+from mnist_tuner.trainer.loops import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.states import Progress, RunningStage
+from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
@@ -140,6 +141,36 @@ def resume_training(trainer: Trainer, module: Module, checkpoint: Checkpoint) ->
         warnings.warn(
             f"the checkpoint was made with {named[0]} and is resumed with {named[1]}: the result will differ in its last bits",
             stacklevel=4,
+        )
+
+
+def make_ready(trainer: Trainer, module: Module, loader: Loader | None) -> None:
+    """With the first data: builds the model on its shape, and for a fit the optimizer on the model's variables; then restores
+    the checkpoint that is resumed or, by another verb, its weights."""
+    assert module.model is not None
+    if trainer.ready:
+        return
+    trainer.ready = True
+    if loader is not None:
+        module.build(loader)
+    fitting = trainer.state.fn is TrainerFn.FITTING
+    if fitting and module.optimizer is not None and not module.optimizer.built:
+        module.optimizer.build(module.model.trainable_variables)
+    trace_anew_if_changed(module)
+    if trainer.checkpoint is not None and fitting:
+        resume_training(trainer, module, trainer.checkpoint)
+    elif trainer.checkpoint is not None:
+        trainer.checkpoint.restore(module, weights_only=True)
+
+
+def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool) -> None:
+    """XLA and a plain graph round differently and draw other random numbers."""
+    if checkpoint is not None and checkpoint.header.jit_compiled != jit_compiled:
+        names = {True: "XLA", False: "a plain graph"}
+        warnings.warn(
+            f"the checkpoint was made with {names[not jit_compiled]} and is resumed with {names[jit_compiled]}: the result will "
+            "differ; see jit_compile",
+            stacklevel=5,
         )
 
 

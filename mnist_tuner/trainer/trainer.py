@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -14,13 +14,12 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from mnist_tuner.trainer.arguments import check_choices, check_numbers
 from mnist_tuner.trainer.callbacks import Callback
-from mnist_tuner.trainer.checkpoint import Checkpoint
 from mnist_tuner.trainer.compiled import JitCompile
 from mnist_tuner.trainer.datamodule import DataModule, Loader
 from mnist_tuner.trainer.defaults import callback_list, logger_list
 from mnist_tuner.trainer.hooks import call
-from mnist_tuner.trainer.interrupt import Interrupt
 from mnist_tuner.trainer.lifecycle import running
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
@@ -30,17 +29,16 @@ from mnist_tuner.trainer.loops import (
     logs_of,
     predict,
     sanity_check,
-    trace_anew_if_changed,
     train_epoch,
 )
 from mnist_tuner.trainer.module import KerasModule, Module
-from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, checked, configure_model, configure_optimizer
+from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
 from mnist_tuner.trainer.properties import TrainerProperties
-from mnist_tuner.trainer.resume import capture, find_checkpoint, resume_callbacks, resume_training
+from mnist_tuner.trainer.resume import capture, find_checkpoint, make_ready, resume_callbacks, warn_if_compiled_otherwise
 from mnist_tuner.trainer.rhythm import done
 from mnist_tuner.trainer.sources import Sources
-from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn, TrainerState
+from mnist_tuner.trainer.states import RunningStage, TrainerFn
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -130,23 +128,24 @@ class Trainer(TrainerProperties):
         steps_per_call: Literal["auto"] | int = "auto",
         default_root_dir: str | Path | None = None,
     ) -> None:
-        checked("jit_compile", jit_compile, (True, False, "auto"))
-        checked("precision", precision, (None, *POLICIES))
-        checked("accelerator", accelerator, ("auto", "cpu", "gpu"))
-        for name, number, low in (
-            ("steps_per_call", 1 if steps_per_call == "auto" else steps_per_call, 1),
-            ("fast_dev_run", fast_dev_run, 0),
-            ("num_sanity_val_steps", num_sanity_val_steps, -1),
-            ("log_every_n_steps", log_every_n_steps, 1),
-            ("accumulate_grad_batches", accumulate_grad_batches, 1),
-        ):
-            if not isinstance(number, int) or number < low:
-                raise ValueError(f"{name} is {number!r}: expected an int of {low} or more")
-        if gradient_clip_val is not None and not gradient_clip_val > 0:
-            raise ValueError(f"gradient_clip_val is {gradient_clip_val}: expected more than 0, or None")
-        algorithm = CLIPPING[checked("gradient_clip_algorithm", gradient_clip_algorithm, tuple(CLIPPING))]
+        check_choices(
+            jit_compile=(jit_compile, (True, False, "auto")),
+            precision=(precision, (None, *POLICIES)),
+            accelerator=(accelerator, ("auto", "cpu", "gpu")),
+            gradient_clip_algorithm=(gradient_clip_algorithm, tuple(CLIPPING)),
+        )
+        check_numbers(
+            steps_per_call=(1 if steps_per_call == "auto" else steps_per_call, 1),
+            fast_dev_run=(fast_dev_run, 0),
+            num_sanity_val_steps=(num_sanity_val_steps, -1),
+            log_every_n_steps=(log_every_n_steps, 1),
+            accumulate_grad_batches=(accumulate_grad_batches, 1),
+        )
+        if gradient_clip_val is not None and not gradient_clip_val >= 0:
+            raise ValueError(f"gradient_clip_val is {gradient_clip_val}: expected 0 (off) or more")
         if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
             raise ValueError("accelerator is 'gpu', but TensorFlow sees none: take 'auto', or install tensorflow[and-cuda]")
+        super().__init__()
         n = int(fast_dev_run)
         share: Any = n or overfit_batches
         self.limits = Limits(
@@ -165,11 +164,12 @@ class Trainer(TrainerProperties):
         self.fast_dev_run = fast_dev_run
         self.num_sanity_val_steps = 0 if n else math.inf if num_sanity_val_steps == -1 else num_sanity_val_steps
         self.log_every_n_steps = log_every_n_steps
-        self.gradient_clipping = None if gradient_clip_val is None else (algorithm, gradient_clip_val)
+        self.gradient_clipping = (CLIPPING[gradient_clip_algorithm], gradient_clip_val) if gradient_clip_val else None
         self.accumulate_grad_batches = accumulate_grad_batches
         self.precision = precision
         self.profiler = SimpleProfiler() if profiler == "simple" else profiler or Profiler()
         self.jit_compile: JitCompile = jit_compile
+        self.jit_compiled = jit_compile is not False
         self.steps_per_call = steps_per_call
         self.default_root_dir = Path(default_root_dir or Path.cwd())
         self.callbacks = callback_list(
@@ -184,29 +184,6 @@ class Trainer(TrainerProperties):
         self.device = {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
         if deterministic:
             tf.config.experimental.enable_op_determinism()
-
-        self.state = TrainerState()
-        self.progress = Progress()
-        self.module: Module | None = None
-        self.datamodule: DataModule | None = None
-        self.should_stop = False
-        self.interrupted = False
-        self.callback_metrics: dict[str, float] = {}
-        self.logged_metrics: dict[str, float] = {}
-        self.num_training_batches: float = 0
-        self.jit_compiled = jit_compile is not False
-        # What the loops keep here while they run.
-        self.rows_in_epoch = 0
-        self.accumulation = 1
-        self.val_check_batches: float = math.inf
-        self.validation_metrics: dict[str, float] = {}
-        self.snapshot: tuple[dict[str, Any], list[Any]] | None = None
-        self.undo: list[Callable[[], None]] = []
-        self.interrupt = Interrupt()
-        self.in_call = False
-        self._checkpoint: Checkpoint | None = None
-        self._sources: Sources | None = None
-        self._ready = False
 
     # The four verbs.
 
@@ -236,10 +213,10 @@ class Trainer(TrainerProperties):
         """
         given = {RunningStage.TRAINING: train_dataloaders, RunningStage.VALIDATING: val_dataloaders}
         with self._running(TrainerFn.FITTING, model, datamodule, given) as (module, sources):
-            self._checkpoint = find_checkpoint(self, ckpt_path)
+            self.checkpoint = find_checkpoint(self, ckpt_path)
             configure_model(self, module)
-            if self._checkpoint is not None:
-                resume_callbacks(self, module, self._checkpoint)
+            if self.checkpoint is not None:
+                resume_callbacks(self, module, self.checkpoint)
             configure_optimizer(self, module)
             for logger in self.loggers:
                 logger.log_hyperparams(module.hparams)
@@ -248,8 +225,8 @@ class Trainer(TrainerProperties):
                 sanity_check(self, module, self.num_sanity_val_steps)
             if self.limits.shares[RunningStage.TRAINING] != 0:
                 self._train(module, sources)
-            elif self._checkpoint is not None:
-                self._make_ready(module, None)
+            elif self.checkpoint is not None:
+                make_ready(self, module, None)
             call(self, "on_fit_end")
 
     def validate(
@@ -314,17 +291,6 @@ class Trainer(TrainerProperties):
             for logger in self.loggers:
                 logger.log_metrics(metrics, self.global_step if step is None else step)
 
-    def note_jit_compiled(self, now: bool) -> None:
-        """Keeps whether XLA runs the training; warns where that differs from the training that is resumed."""
-        self.jit_compiled = now
-        if self._checkpoint is not None and self._checkpoint.header.jit_compiled != now:
-            names = {True: "XLA", False: "a plain graph"}
-            warnings.warn(
-                f"the checkpoint was made with {names[not now]} and is resumed with {names[now]}: the result will differ; "
-                "see jit_compile",
-                stacklevel=4,
-            )
-
     def limited(self, stage: RunningStage, loader: Loader) -> float:
         """How many of the loader's batches a stage takes."""
         return self.limits.batches(stage, loader.num_batches)
@@ -355,6 +321,8 @@ class Trainer(TrainerProperties):
             if not first:
                 begin(self, module, RunningStage.TRAINING)
             train_epoch(self, module, train)
+            if first:
+                warn_if_compiled_otherwise(self.checkpoint, self.jit_compiled)
             first = False
         assert module.model is not None
         assert module.optimizer is not None
@@ -397,30 +365,13 @@ class Trainer(TrainerProperties):
                 warnings.warn(f'{fn}() takes the best checkpoint, {best}: say so with ckpt_path="best"', stacklevel=4)
                 ckpt_path = "best"
         with self._running(fn, model, datamodule, {stage: dataloaders}) as (module, sources):
-            self._checkpoint = find_checkpoint(self, ckpt_path)
+            self.checkpoint = find_checkpoint(self, ckpt_path)
             configure_model(self, module)
             loaders = sources.loaders(stage) if sources.has(stage) else []
             if not loaders and self.limits.shares[stage] != 0:
                 hook = {"validate": "val", "test": "test", "predict": "predict"}[stage]
                 raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}_dataloader()")
             yield module, loaders
-
-    def _make_ready(self, module: Module, loader: Loader | None) -> None:
-        """Builds the model on the data's shape, and for a fit the optimizer on the model's variables; restores the checkpoint."""
-        assert module.model is not None
-        if self._ready:
-            return
-        self._ready = True
-        if loader is not None:
-            module.build(loader)
-        fitting = self.state.fn is TrainerFn.FITTING
-        if fitting and module.optimizer is not None and not module.optimizer.built:
-            module.optimizer.build(module.model.trainable_variables)
-        trace_anew_if_changed(module)
-        if self._checkpoint is not None and fitting:
-            resume_training(self, module, self._checkpoint)
-        elif self._checkpoint is not None:
-            self._checkpoint.restore(module, weights_only=True)
 
     @contextmanager
     def _running(
@@ -436,9 +387,9 @@ class Trainer(TrainerProperties):
         if datamodule is not None and any(data is not None for data in given.values()):
             raise ValueError("both dataloaders and a datamodule were given: give one of them")
         self.module, module.trainer, self.datamodule = module, self, datamodule
-        self.should_stop = self.interrupted = self.in_call = self._ready = False
+        self.should_stop = self.interrupted = self.in_call = self.ready = False
         self.callback_metrics, self.validation_metrics, self.snapshot = {}, {}, None
-        self._sources = Sources(self, module, given, datamodule, partial(self._make_ready, module))
+        self._sources = Sources(self, module, given, datamodule, partial(make_ready, self, module))
         for log in logs_of(module).values():
             log.reset()
         try:
