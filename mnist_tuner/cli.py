@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -46,8 +49,13 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden is {text!r}: expected widths separated by commas, such as 100,100") from None
 
 
-@app.command(epilog="Example: mnist-tuner train --hidden 256,128 --epochs 10 --val-fraction 0.1")
+_MAY_CHANGE = ("resume", "epochs", "max_time", "profile", "quiet", "json")
+"""The options that a run may be resumed with."""
+
+
+@app.command(epilog="Example: mnist-tuner train --hidden 256,128 --epochs 10 --val-fraction 0.1 --early-stopping 3")
 def train(
+    context: typer.Context,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Images per optimizer step.")] = 32,
     hidden: Annotated[str, typer.Option(help="The hidden layers' widths, separated by commas.")] = "100,100",
@@ -60,6 +68,19 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder in which the run's folder is made.")] = Path("runs"),
     threads: Annotated[int, typer.Option(help="TensorFlow's threads; more than 1 pays for wide nets.")] = 1,
     fast_dev_run: Annotated[bool, typer.Option("--fast-dev-run", help="One batch of everything, to try it out.")] = False,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many epochs without a better validation loss.", show_default="never"),
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop when it has trained this long: 90s, 10m, DD:HH:MM:SS.", show_default="no limit")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
+    logger: Annotated[str, typer.Option(help="What to write: csv, tensorboard or both, separated by commas.")] = "csv",
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of a run to go on with, with its own options.", show_default="a new run")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time of the training went.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
 ) -> None:
@@ -69,24 +90,50 @@ def train(
     from mnist_tuner.reports.report import RunReport
     from mnist_tuner.runs import to_json
 
-    config = runner.TrainConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        hidden=_widths(hidden),
-        learning_rate=learning_rate,
-        seed=seed,
-        val_fraction=val_fraction,
-        data=data,
-        output=output,
-        threads=threads,
-        fast_dev_run=fast_dev_run,
-    )
+    if max_time is not None:
+        runner.check_duration(max_time)
+    if resume is not None:
+        config = runner.resumed_config(resume)
+        given = [name for name in context.params if _is_given(context, name)]
+        if contradicting := [name for name in given if name not in _MAY_CHANGE]:
+            raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
+        config = replace(config, epochs=epochs) if "epochs" in given else config
+    else:
+        config = runner.TrainConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            hidden=_widths(hidden),
+            learning_rate=learning_rate,
+            seed=seed,
+            val_fraction=val_fraction,
+            data=data,
+            output=output,
+            threads=threads,
+            fast_dev_run=fast_dev_run,
+            early_stopping=early_stopping,
+            precision=precision,
+            logger=tuple(name.strip() for name in logger.split(",")),
+        )
 
     def print_document(report: RunReport) -> None:
         if json:
             print(to_json(report.to_dict()), end="", flush=True)
 
-    runner.train(config, Terminal(stderr=json), quiet=quiet, began=_began, at_end=print_document)
+    runner.train(
+        config,
+        Terminal(stderr=json),
+        resume=resume,
+        max_time=max_time,
+        profile=profile,
+        quiet=quiet,
+        began=_began,
+        at_end=print_document,
+    )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 _began = time.perf_counter()
@@ -94,6 +141,8 @@ _began = time.perf_counter()
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0 done, 2 bad input, 1 a failure, 130 interrupted."""
+    warnings.showwarning = _print_warning
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))  # to end is to be interrupted
     try:
         code = app(standalone_mode=False)
     except _UsageProblem as error:
@@ -111,6 +160,11 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning in one line, without a place in the code."""
+    print(f"mnist-tuner: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -6,11 +6,12 @@ import io
 import math
 import os
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.text import Text
 from mnist_tuner._version import __version__
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
-from mnist_tuner.reports.report import DataSummary, RunReport, Timing, classification_report
+from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
@@ -51,6 +52,9 @@ class TrainConfig:
         output: the folder in which the run's folder is made.
         threads: TensorFlow's threads within an operation. One is the fastest for a net as small as the baseline.
         fast_dev_run: one batch of everything.
+        early_stopping: end the training after so many epochs without a better validation loss; None never.
+        precision: what the hidden layers compute in, "32-true", "16-mixed" or "bf16-mixed".
+        logger: what is written besides the report, of "csv" and "tensorboard".
 
     Raises:
         InputError: a value is out of its range.
@@ -66,6 +70,9 @@ class TrainConfig:
     output: Path = Path("runs")
     threads: int = 1
     fast_dev_run: bool = False
+    early_stopping: int | None = None
+    precision: str = "32-true"
+    logger: tuple[str, ...] = ("csv",)
 
     def __post_init__(self) -> None:
         _check_range("--epochs", self.epochs, 1, 100_000)
@@ -80,11 +87,75 @@ class TrainConfig:
             raise InputError(f"--learning-rate is {self.learning_rate}: expected 1e-12 to 1000")
         if not 0 <= self.val_fraction < 1:
             raise InputError(f"--val-fraction is {self.val_fraction}: expected 0 or more and less than 1")
+        if self.early_stopping is not None:
+            _check_range("--early-stopping", self.early_stopping, 1, 100_000)
+            if not self.val_fraction:
+                raise InputError("--early-stopping needs validation images: give --val-fraction as well, such as 0.1")
+        _check_choices("--precision", (self.precision,), ("32-true", "16-mixed", "bf16-mixed"))
+        _check_choices("--logger", self.logger, ("csv", "tensorboard"))
+
+    @classmethod
+    def from_dict(cls, values: Any) -> TrainConfig:
+        """The options from JSON values.
+
+        Raises:
+            InputError: one is missing, unknown or of the wrong type.
+        """
+        known = {field.name: field for field in fields(cls)}
+        if not isinstance(values, dict) or values.keys() - known.keys():
+            raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
+        kinds: dict[str, Any] = {
+            "int": int,
+            "float": (int, float),
+            "bool": bool,
+            "str": str,
+            "Path": str,
+            "tuple[int, ...]": list,
+        }
+        kinds |= {"tuple[str, ...]": list, "int | None": (int, type(None)), "Path | None": (str, type(None))}
+        for name, value in values.items():
+            if not isinstance(value, kinds[str(known[name].type)]):
+                raise InputError(f"the configuration's {name} is {value!r}: expected {known[name].type}")
+        paths = {name: None if values[name] is None else Path(values[name]) for name in ("data", "output") if name in values}
+        lists = {name: tuple(values[name]) for name in ("hidden", "logger") if name in values}
+        return cls(**{**values, **paths, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON values."""
         values = asdict(self)
-        return values | {"data": None if self.data is None else str(self.data), "output": str(self.output)}
+        return values | {"data": None if self.data is None else str(self.data.resolve()), "output": str(self.output)}
+
+
+def check_duration(text: str) -> None:
+    """Refuses a duration that cannot be read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from mnist_tuner.trainer.duration import parse_duration
+
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        raise InputError(f"--max-time: {error}") from None
+
+
+def resumed_config(path: Path) -> TrainConfig:
+    """The configuration of a run that is to go on.
+
+    Raises:
+        InputError: the folder holds no run of ``train``, or one that cannot go on.
+    """
+    _, manifest = RunDirectory.open(path)
+    if manifest.get("schema_version") != SCHEMA_VERSION or manifest.get("command") != "train":
+        raise InputError(f"{path / 'run.json'}: not a run of mnist-tuner train that this version can read")
+    try:
+        config = TrainConfig.from_dict(manifest.get("config"))
+    except InputError as error:
+        raise InputError(f"{path / 'run.json'}: {error}") from None
+    if config.fast_dev_run:
+        raise InputError(f"{path}: a run with --fast-dev-run keeps no checkpoint to go on from")
+    return config
 
 
 def _check_range(option: str, value: int, low: int, high: int) -> None:
@@ -92,10 +163,19 @@ def _check_range(option: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{option} is {value}: expected {low:,} to {high:,}")
 
 
+def _check_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise InputError(f"{option} is {value!r}: expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+
+
 def train(
     config: TrainConfig,
     console: Console,
     *,
+    resume: Path | None = None,
+    max_time: str | None = None,
+    profile: bool = False,
     quiet: bool = False,
     began: float | None = None,
     at_end: Callable[[RunReport], None] = lambda report: None,
@@ -105,6 +185,9 @@ def train(
     Args:
         config: the options.
         console: where the report goes.
+        resume: the folder of a run with this configuration, to go on with that.
+        max_time: ends the training when it has taken this long, such as "10m"; see `Timer`.
+        profile: whether to print where the time of the training went.
         quiet: whether it is just the result.
         began: when the process began, by ``time.perf_counter()``; by default now.
         at_end: is given the report, also where the run fails or is interrupted (but not after bad input).
@@ -123,7 +206,12 @@ def train(
     versions["python"] = platform.python_version()
     talk.print(rendering.headline(versions))
 
-    folder = RunDirectory.create(config.output, "train", "-".join(map(str, config.hidden))[:40])
+    before: dict[str, Any] = {}
+    if resume is None:
+        folder = RunDirectory.create(config.output, "train", "-".join(map(str, config.hidden))[:40])
+    else:
+        folder, before = RunDirectory.open(resume)
+    folder.lock()
     report = RunReport(
         command="train",
         status="running",
@@ -134,8 +222,8 @@ def train(
         threads=config.threads,
         versions=versions,
     )
-    folder.write_manifest(report.to_dict())
-    run = _Run(config, folder, report, talk, began)
+    folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+    run = _Run(config, folder, report, talk, began, before=before, max_time=max_time, profile=profile)
     try:
         run.load()
         run.train()
@@ -153,7 +241,21 @@ def train(
 class _Run:
     """The steps of one run of ``train``, and what they hand on."""
 
-    def __init__(self, config: TrainConfig, folder: RunDirectory, report: RunReport, console: Console, began: float) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunDirectory,
+        report: RunReport,
+        console: Console,
+        began: float,
+        *,
+        before: dict[str, Any],
+        max_time: str | None,
+        profile: bool,
+    ) -> None:
+        self.before = before
+        self.max_time = max_time
+        self.profile = profile
         self.config = config
         self.folder = folder
         self.report = report
@@ -188,9 +290,11 @@ class _Run:
             classes=dataset.classes,
             learning_rate=config.learning_rate,
             seed=config.seed,
+            precision=config.precision,
         )
         device = "GPU" if tf.config.list_physical_devices("GPU") else self.report.device
         summary = _summarize(self.data)
+        self._check_same_data(summary)
         self.report = replace(self.report, parameters=self.model.count_params(), data=summary, device=device)
         self.folder.write_manifest(self.report.to_dict())
         self.console.print(rendering.setting(self.report, summary))
@@ -199,24 +303,51 @@ class _Run:
         """Fits."""
         import tensorflow as tf
 
-        from mnist_tuner.trainer import CSVLogger, ModelCheckpoint, RichModelSummary, RichProgressBar, Trainer
+        from mnist_tuner.trainer import (
+            CSVLogger,
+            EarlyStopping,
+            Logger,
+            ModelCheckpoint,
+            Profiler,
+            RichModelSummary,
+            RichProgressBar,
+            SimpleProfiler,
+            TensorBoardLogger,
+            Trainer,
+        )
 
         self.history = _history()
+        patience = self.config.early_stopping
+        self.early_stopping = None if patience is None else EarlyStopping("val_loss", patience=patience)
+        loggers: list[Logger] = [CSVLogger(self.folder / "metrics.csv")] if "csv" in self.config.logger else []
+        if "tensorboard" in self.config.logger:
+            loggers.append(TensorBoardLogger(self.folder / "tensorboard"))
+        profiler = SimpleProfiler(self.console) if self.profile else None
+        if profiler is not None:
+            profiler.record("import", self.seconds["import_s"])
+        resuming = any((self.folder / "checkpoints").glob("*.safetensors"))
+        if not resuming:  # killed before the first checkpoint: nothing that it has logged counts
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         self.trainer = Trainer(
             max_epochs=self.config.epochs,
+            max_time=self.max_time,
             fast_dev_run=self.config.fast_dev_run,
             callbacks=[
                 RichModelSummary(self.console),
                 RichProgressBar(self.console, unit="img"),
                 self.history,
+                *([self.early_stopping] if self.early_stopping else []),
                 ModelCheckpoint(self.folder / "checkpoints"),
             ],
-            logger=CSVLogger(self.folder / "metrics.csv"),
+            logger=loggers,
+            profiler=profiler,
             default_root_dir=self.folder.path,
         )
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(self.config.to_dict())
         started = time.perf_counter()
         try:
-            self.trainer.fit(self.model, datamodule=self.data)
+            self.trainer.fit(self.model, datamodule=self.data, ckpt_path="last" if resuming else None)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError("the machine's memory is too small for this net and batch size") from error
         except tf.errors.OpError as error:
@@ -230,6 +361,26 @@ class _Run:
             ) from error
         self.seconds["fit_s"] = time.perf_counter() - started
         self.seconds["compile_s"] = self.trainer.compile_seconds
+        self.trainer.loggers = []  # what is logged is the training; the test stands in the report
+        self.trainer.profiler = Profiler()
+        self.report = replace(self.report, epochs=tuple(self.history.epochs), stopped=self._why_it_stopped())
+
+    def _why_it_stopped(self) -> str | None:
+        """Why the training ended before its last epoch; None where it did not."""
+        assert self.trainer is not None
+        if not self.trainer.should_stop:
+            return None
+        where = f"after epoch {self.trainer.current_epoch}"
+        if self.early_stopping is not None and self.early_stopping.stopping_reason_message:
+            return f"{where}: {self.early_stopping.stopping_reason_message}"
+        return f"in or {where}: the time is over; --resume goes on"
+
+    def _check_same_data(self, data: DataSummary) -> None:
+        """A run goes on with the data that it began with."""
+        before = (self.before.get("data") or {}).get("sha256", {})
+        for name, digest in before.items():
+            if data.sha256.get(name) != digest:
+                raise InputError(f"{self.folder.path}: the run began with other data: {name} has changed")
 
     def test(self) -> None:
         """Measures the model on the test images, and keeps it and its predictions."""
@@ -254,7 +405,7 @@ class _Run:
         labels = self.dataset.test_labels[: len(predicted)]
         result = classification_report(labels, predicted, probabilities, measured["test_loss"])
         self.seconds["test_s"] = time.perf_counter() - started
-        self.report = replace(self.report, test=result, epochs=tuple(self.history.epochs))
+        self.report = replace(self.report, test=result)
         self._keep(labels, predicted, probabilities)
 
     def _keep(
@@ -277,6 +428,8 @@ class _Run:
         test = self.report.test
         assert test is not None
         images = self.dataset.test_images if self.console.is_terminal else None
+        if self.report.stopped:
+            self.console.print(rendering.stopped_line(self.report.stopped))
         self.console.print()
         self.console.print(rendering.test_report(test, images))
         self.console.print()
@@ -295,6 +448,8 @@ class _Run:
         text.print(rendering.headline(report.versions))
         text.print(rendering.setting(report, report.data))
         text.print(rendering.epoch_table(report.epochs))
+        if report.stopped:
+            text.print(rendering.stopped_line(report.stopped))
         text.print(rendering.test_report(report.test))
         text.print()
         text.print(rendering.timing_line(report.timing))
@@ -305,7 +460,10 @@ class _Run:
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
         if isinstance(error, InputError):
-            self.folder.discard()
+            if self.before:
+                self.folder.write_manifest(self.before)
+            else:
+                self.folder.discard()
             return
         if self.report.status == "finished":  # all is written, the report was just being printed
             return
@@ -323,6 +481,10 @@ class _Run:
             return
         if interrupted:
             console.print(Text(f"Interrupted{self._kept()}"), soft_wrap=True)
+            if not self.config.fast_dev_run:
+                console.print(
+                    Text(f"Go on with: mnist-tuner train --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True
+                )
 
     def _kept(self) -> str:
         if self.trainer is None or self.trainer.checkpoint_callback is None:
@@ -341,8 +503,15 @@ def _history() -> Any:
         def __init__(self) -> None:
             self.epochs: list[dict[str, float]] = []
 
+        def state_dict(self) -> dict[str, Any]:
+            return {"epochs": self.epochs}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.epochs = state_dict["epochs"]
+
         def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
             self.began = time.perf_counter()
+            del self.epochs[trainer.current_epoch :]  # resumed in an epoch that was shown as far as it had come
 
         def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
             seconds = time.perf_counter() - self.began

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +49,41 @@ class RunDirectory:
                 run = cls(path)
                 run._parents = missing
                 return run
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunDirectory, dict[str, Any]]:
+        """A folder that exists, and its manifest.
+
+        Raises:
+            InputError: it is no run's folder, or its manifest is damaged.
+        """
+        try:
+            manifest = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{path}: no folder of a run (it has no run.json)") from None
+        except (ValueError, RecursionError):
+            raise InputError(f"{path / 'run.json'}: damaged: not a JSON document") from None
+        if not isinstance(manifest, dict):
+            raise InputError(f"{path / 'run.json'}: damaged: not a JSON object")
+        return cls(path), manifest
+
+    def lock(self) -> None:
+        """Keeps other processes out of the folder while this one lives.
+
+        Raises:
+            InputError: another one is working in it.
+        """
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.path}: another process is working on this run") from None
+        except OSError:  # a file system that knows no locks
+            return
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -51,7 +51,9 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     widths = " - ".join(map(str, (height * width, *run.config["hidden"], data.classes)))
     epochs = f"{run.config['epochs']} epoch{'s' if run.config['epochs'] > 1 else ''}"
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
-    table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, seed {run.seed}")
+    precision = run.config.get("precision", "32-true")
+    mixed = "" if precision == "32-true" else f", precision {precision}"
+    table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, seed {run.seed}{mixed}")
     return table
 
 
@@ -94,6 +96,11 @@ def epoch_table(epochs: Sequence[dict[str, float]]) -> Table:
     for epoch in epochs:
         table.add_row(*(f"{value:.4f}" if name not in ("epoch", "seconds") else f"{value:.3g}" for name, value in epoch.items()))
     return table
+
+
+def stopped_line(reason: str) -> Text:
+    """Why the training ended before its last epoch."""
+    return Text(f"Stopped {reason}", style="yellow")
 
 
 def timing_line(timing: Timing) -> Text:

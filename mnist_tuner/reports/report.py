@@ -144,6 +144,7 @@ class RunReport:
 
     Attributes:
         status: "running", "finished", "interrupted" or "failed".
+        stopped: why the training ended before its last epoch, where it was meant to; else None.
         config: the options, by name.
         parameters: the model's, once it is built.
         epochs: one dict per finished epoch: epoch (from 1), the metrics, seconds.
@@ -163,6 +164,7 @@ class RunReport:
     epochs: tuple[dict[str, float], ...] = ()
     test: ClassificationReport | None = None
     timing: Timing | None = None
+    stopped: str | None = None
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,5 +187,6 @@ class RunReport:
             "timing": None if self.timing is None else asdict(self.timing),
             "versions": self.versions,
             "data": None if self.data is None else asdict(self.data),
+            "stopped": self.stopped,
             "error": self.error,
         }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
     from mnist_tuner.trainer.loops import NonFiniteLossError
     from mnist_tuner.trainer.module import KerasModule, Module
-    from mnist_tuner.trainer.profiler import SimpleProfiler
+    from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
     from mnist_tuner.trainer.seed import seed_everything
     from mnist_tuner.trainer.streaming import StreamLoader
     from mnist_tuner.trainer.trainer import Trainer
+
+import_seconds = 0.0
+"""What the import of TensorFlow through this package has cost; 0 where it was there already."""
 
 _HOMES = {
     "ArrayLoader": "datamodule",
@@ -48,6 +53,7 @@ _HOMES = {
     "ModelCheckpoint": "callbacks",
     "Module": "module",
     "NonFiniteLossError": "loops",
+    "Profiler": "profiler",
     "RichModelSummary": "callbacks",
     "RichProgressBar": "callbacks",
     "SimpleProfiler": "profiler",
@@ -75,6 +81,7 @@ __all__ = [
     "ModelCheckpoint",
     "Module",
     "NonFiniteLossError",
+    "Profiler",
     "RichModelSummary",
     "RichProgressBar",
     "SimpleProfiler",
@@ -93,7 +100,12 @@ def __getattr__(name: str) -> Any:
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise ImportError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    global import_seconds
+    began, loaded = time.perf_counter(), "tensorflow" in sys.modules
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if not loaded and "tensorflow" in sys.modules:
+        import_seconds = time.perf_counter() - began
+    return value
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,12 @@ def call_callbacks(
     """The callbacks' hook."""
     for callback in trainer.callbacks:
         if which(callback):
-            with trainer.profiler.profile(f"{type(callback).__name__}.{hook}"):
-                getattr(callback, hook)(trainer, trainer.module, *arguments)
+            began = time.perf_counter()
+            getattr(callback, hook)(trainer, trainer.module, *arguments)
+            seconds = time.perf_counter() - began
+            trainer.profiler.record(f"{type(callback).__name__}.{hook}", seconds)
+            if callback.displays:
+                trainer.profiler.record("display", seconds)
 
 
 def overridden(trainer: Trainer, *hooks: str) -> bool:

@@ -91,8 +91,8 @@ class Limits:
         if isinstance(interval, Integral):
             if interval > training_batches and self.check_val_every_n_epoch is not None:
                 raise ValueError(
-                    f"val_check_interval is {interval}, but an epoch has {training_batches} batches: lower it, or count over epochs"
-                    " with check_val_every_n_epoch=None"
+                    f"val_check_interval is {interval}, but an epoch has {training_batches} batches: lower it, or count over "
+                    "epochs with check_val_every_n_epoch=None"
                 )
             return int(interval)
         if interval == 1.0:

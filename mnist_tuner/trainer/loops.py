@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice
 from mnist_tuner.trainer.hooks import call, call_callbacks, overridden
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due
+from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due, validation_is_extra
 from mnist_tuner.trainer.states import RunningStage
 from mnist_tuner.trainer.tracing import logging_from, traced
 
@@ -72,7 +73,10 @@ def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
         if stopping(trainer):
             break
     complete = progress.batch >= trainer.num_training_batches or (progress.batch < most and not stopping(trainer))
-    if not complete:  # what comes now is no part of a training that goes on: a checkpoint must not hold it
+    # A validation just because the training stops here, and the end of what was only a part of an epoch, are no part of a
+    # training that goes on: a checkpoint must not hold what is logged there.
+    goes_on = complete and not validation_is_extra(trainer)
+    if not goes_on:
         trainer.snapshot = log.state(), [logger.state_dict() for logger in trainer.loggers]
     trainer.callback_metrics |= log.all_values()
     _validate_if_due(trainer, module, at_end=complete or stopping(trainer))
@@ -81,7 +85,7 @@ def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
         trainer.callback_metrics |= log.all_values()
         trainer.log_metrics(log.logger_values() | trainer.validation_metrics)
         trainer.validation_metrics = {}
-        progress.ended = complete
+        progress.ended = goes_on
 
     module._log = log
     call(trainer, "on_train_epoch_end", between=log_epoch)
@@ -103,16 +107,17 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
                 call(trainer, "on_train_batch_start", batch, batch_idx)
         traced_before, compiled_before = loop.trace_seconds, loop.xla_seconds
         trainer.in_call = True
-        with profiler.profile("train calls, with tracing and compiling"):
-            result = loop.run(stage, position, min(stage.batches, position + batches_until_due(trainer)))
+        began = time.perf_counter()
+        result = loop.run(stage, position, min(stage.batches, position + batches_until_due(trainer)))
         steps, position = result.next - position, result.next
         progress.advance(steps, trainer.accumulation)
         trainer.rows_in_epoch += steps * stage.batch_size
-        trainer.in_call = False
-        if loop.trace_seconds > traced_before:
-            profiler.record("trace", loop.trace_seconds - traced_before)
-            profiler.record("compile", loop.xla_seconds - compiled_before)
-            trainer.jit_compiled = loop.jit_compiled
+        trainer.in_call, trainer.jit_compiled = False, loop.jit_compiled
+        traced_for, compiled_for = loop.trace_seconds - traced_before, loop.xla_seconds - compiled_before
+        profiler.record("train calls", time.perf_counter() - began - traced_for - compiled_for)
+        if traced_for:
+            profiler.record("trace", traced_for)
+            profiler.record("compile", compiled_for)
         if result.nonfinite is not None:
             raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         if hooked:
@@ -166,7 +171,11 @@ def _validate_if_due(trainer: Trainer, module: Module, at_end: bool = False) -> 
             trainer.log_metrics(log.logger_values())
 
     with trainer.profiler.profile("validation"):
-        evaluate(trainer, module, RunningStage.VALIDATING, trainer.val_loaders(), at_epoch_end=keep)
+        try:
+            evaluate(trainer, module, RunningStage.VALIDATING, trainer.val_loaders(), at_epoch_end=keep)
+        except BaseException:  # Ctrl-C, say: the checkpoint is to hold the training's metrics
+            _assign(metrics_state)
+            raise
     trainer.state.stage, module._log = RunningStage.TRAINING, training_log
 
 

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mnist_tuner import trainer
+
 
 class Profiler:
     """Measures nothing."""
@@ -27,9 +29,10 @@ class Profiler:
 
 
 class SimpleProfiler(Profiler):
-    """Adds up the seconds under each name and prints them at the end.
+    """Adds up the seconds under each name and prints them at the end of fit, validate, test or predict.
 
-    The times of hooks, validation and the like hold those of what happens within: of a validation's hooks, say.
+    Names overlap: a validation's time holds that of its hooks, "display" is that of the hooks of all displays, and a hook that
+    saves a checkpoint holds the time of that.
 
     Args:
         console: where to; by default the standard output.
@@ -43,6 +46,8 @@ class SimpleProfiler(Profiler):
         self.console = console or Console()
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
+        if trainer.import_seconds:
+            self.record("import", trainer.import_seconds)
 
     @contextmanager
     def profile(self, name: str) -> Iterator[None]:

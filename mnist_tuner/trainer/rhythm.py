@@ -43,6 +43,12 @@ def validation_due(trainer: Trainer, at_end: bool) -> bool:
     return counted > 0 and counted % every == 0
 
 
+def validation_is_extra(trainer: Trainer) -> bool:
+    """Whether there is a validation now for no other reason than that the training stops."""
+    every = trainer.val_check_batches
+    return not math.isinf(every) and validation_due(trainer, at_end=True) and not validation_due(trainer, at_end=False)
+
+
 def batches_until_due(trainer: Trainer) -> int:
     """So many batches may be trained on before there is something to do between two."""
     progress, limits = trainer.progress, trainer.limits

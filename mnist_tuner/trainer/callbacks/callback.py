@@ -24,6 +24,9 @@ class Callback:
     runs_last = False
     """Whether its on_train_epoch_end comes after the module's, as for whatever judges what all others have logged."""
 
+    displays = False
+    """Whether it draws on the screen; a profiler adds up what that costs."""
+
     every_n_train_steps: int | None = None
     """Where set, the compiled loop returns at these steps, so that on_train_steps_end is called there."""
 

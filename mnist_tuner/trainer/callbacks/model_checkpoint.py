@@ -148,9 +148,11 @@ class ModelCheckpoint(Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
-        """Saves."""
+        """Saves; also a training that is stopped between two savings, to be resumed there."""
         if self._after_epochs(trainer) and self._epoch_due(trainer):
             self._save(trainer)
+        if not trainer.progress.ended:
+            self._save_unmeasured(trainer)
 
     def on_train_end(self, trainer: Trainer, module: Module) -> None:
         """Saves the final model for any Keras user."""
@@ -169,10 +171,7 @@ class ModelCheckpoint(Callback):
         fitting = trainer.state.fn is TrainerFn.FITTING and trainer.global_step > 0
         # A second, impatient Ctrl-C may come within a call of the loop: then the steps' count is not known.
         if isinstance(exception, KeyboardInterrupt) and fitting and not trainer.in_call:
-            if self.monitor is None:
-                self._save(trainer)
-            elif self._saved_step != trainer.global_step:  # it has not been measured, so it cannot be ranked
-                self._save_last(trainer)
+            self._save_unmeasured(trainer)
 
     def _after_epochs(self, trainer: Trainer) -> bool:
         if self.save_on_train_epoch_end is not None:
@@ -200,6 +199,13 @@ class ModelCheckpoint(Callback):
             warnings.warn(f"{message} yet; nothing is saved at step {trainer.global_step}", stacklevel=2)
             return
         if self.save_last:
+            self._save_last(trainer)
+
+    def _save_unmeasured(self, trainer: Trainer) -> None:
+        """Saves what has perhaps not been measured, and so cannot be ranked."""
+        if self.monitor is None:
+            self._save(trainer)
+        elif self._saved_step != trainer.global_step and self.save_top_k != 0:
             self._save_last(trainer)
 
     def _save_newest(self, trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -25,6 +25,8 @@ class RichModelSummary(Callback):
         console: where to; by default the standard output.
     """
 
+    displays = True
+
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
 

@@ -31,6 +31,8 @@ class RichProgressBar(Callback):
         unit: what an example is called.
     """
 
+    displays = True
+
     def __init__(self, console: Console | None = None, unit: str = "rows") -> None:
         self.console = console or Console()
         self.unit = unit

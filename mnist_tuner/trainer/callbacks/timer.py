@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.duration import parse_duration
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module
@@ -104,22 +104,3 @@ class Timer(Callback):
         remaining = self.time_remaining()
         if remaining is not None and remaining <= 0:
             trainer.should_stop = True
-
-
-def parse_duration(duration: str | timedelta | dict[str, float]) -> timedelta:
-    """A duration, however it was written.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    if isinstance(duration, timedelta):
-        return duration
-    if isinstance(duration, dict):
-        return timedelta(**duration)
-    if match := re.fullmatch(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)", duration.strip()):
-        days, hours, minutes, seconds = map(int, match.groups())
-        return timedelta(days, seconds, hours=hours, minutes=minutes)
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", duration.strip()):
-        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-        return timedelta(**{unit: float(match[1])})
-    raise ValueError(f"{duration!r} is not a duration: expected DD:HH:MM:SS, or a number with s, m, h or d, such as 10m")
