@@ -447,7 +447,8 @@ class _Run:
         text = Console(file=io.StringIO(), width=80, force_terminal=False, color_system=None)
         text.print(rendering.headline(report.versions))
         text.print(rendering.setting(report, report.data))
-        text.print(rendering.epoch_table(report.epochs))
+        if report.epochs:
+            text.print(rendering.epoch_table(report.epochs))
         if report.stopped:
             text.print(rendering.stopped_line(report.stopped))
         text.print(rendering.test_report(report.test))
