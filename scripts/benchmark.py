@@ -228,9 +228,156 @@ def load_plain() -> dict[str, float]:
     return {"import_s": time.perf_counter() - began}
 
 
+STEADY_EPOCHS = 20
+
+
+def bare_loop() -> dict[str, float]:
+    """A compiled loop written out by hand for the baseline, without our trainer: what it costs at least."""
+    from mnist_tuner.startup import load_tensorflow
+
+    load_tensorflow(threads=1)
+    import numpy as np
+    import tensorflow as tf
+
+    from mnist_tuner import build_baseline, load_dataset
+
+    data = load_dataset()
+    model = build_baseline(seed=0)
+    optimizer, loss_of = model.optimizer, tf.keras.losses.SparseCategoricalCrossentropy()
+    optimizer.build(model.trainable_variables)
+    loss_mean, accuracy = tf.keras.metrics.Mean(), tf.keras.metrics.SparseCategoricalAccuracy()
+    accuracy.update_state([0], [[1.0, 0.0]])  # makes its variables
+    pixels = data.train_images[0].shape
+
+    @tf.function(jit_compile=True, autograph=False)
+    def steps(images: Any, labels: Any, start: Any, stop: Any) -> Any:
+        def body(i: Any) -> Any:
+            x = tf.cast(tf.slice(images, [i * BATCH_SIZE, 0, 0], [BATCH_SIZE, *pixels]), tf.float32) * np.float32(1 / 255)
+            y = tf.slice(labels, [i * BATCH_SIZE], [BATCH_SIZE])
+            with tf.GradientTape() as tape:
+                outputs = model(x, training=True)
+                loss = loss_of(y, outputs)
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            loss_mean.update_state(loss, sample_weight=BATCH_SIZE)
+            accuracy.update_state(y, outputs)
+            return i + 1
+
+        return tf.while_loop(lambda i: i < stop, body, [start], parallel_iterations=1)
+
+    generator = np.random.default_rng(0)
+    batches = IMAGES // BATCH_SIZE
+    seconds = []
+    for _ in range(STEADY_EPOCHS + 1):
+        began = time.perf_counter()
+        loss_mean.reset_state()
+        accuracy.reset_state()
+        order = generator.permutation(IMAGES)
+        half = batches // 2 + 1  # gathering half an epoch at a time leaves less in the caches to be thrown out
+        for first in range(0, batches, half):
+            rows = order[first * BATCH_SIZE : (first + half) * BATCH_SIZE]
+            rows = np.concatenate([rows, np.zeros(half * BATCH_SIZE - len(rows), rows.dtype)])
+            images, labels = (tf.constant(np.take(part, rows, axis=0)) for part in (data.train_images, data.train_labels))
+            steps(images, labels, tf.constant(0), tf.constant(min(half, batches - first)))
+        loss_mean.result().numpy(), accuracy.result().numpy()
+        seconds.append(time.perf_counter() - began)
+    return {"epoch_s": median(seconds[1:])}
+
+
+def our_trainer() -> dict[str, float]:
+    """Our fit of the same, with progress display, CSV log and checkpoints."""
+    from mnist_tuner.startup import load_tensorflow
+
+    load_tensorflow(threads=1)
+    from mnist_tuner import Callback, MNISTDataModule, Trainer, build_baseline
+
+    class Clock(Callback):
+        """Times the epochs from start to start, so that nothing in between is left out."""
+
+        def __init__(self) -> None:
+            self.starts: list[float] = []
+
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            self.starts.append(time.perf_counter())
+
+        def on_train_end(self, trainer: Any, module: Any) -> None:
+            self.starts.append(time.perf_counter())
+
+    clock = Clock()
+    console_of = Console(file=sys.stderr, force_terminal=True, width=100)
+    with tempfile.TemporaryDirectory() as folder:
+        from mnist_tuner import RichProgressBar
+
+        trainer = Trainer(max_epochs=STEADY_EPOCHS + 1, default_root_dir=folder, callbacks=[clock, RichProgressBar(console_of)])
+        trainer.fit(build_baseline(seed=0), datamodule=MNISTDataModule(seed=0))
+    seconds = [after - before for before, after in pairwise(clock.starts)]
+    return {"epoch_s": median(seconds[1:])}
+
+
+def our_hooked_fit() -> dict[str, float]:
+    """Our fit with a batch hook, so that each step is a call: the seconds of a steady epoch."""
+    import keras
+
+    from mnist_tuner import Callback, MNISTDataModule, Trainer, build_baseline
+
+    class Clock(Callback):
+        def __init__(self) -> None:
+            self.starts: list[float] = []
+            self.batches = 0
+
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            self.starts.append(time.perf_counter())
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.batches += 1
+
+        def on_train_end(self, trainer: Any, module: Any) -> None:
+            self.starts.append(time.perf_counter())
+
+    keras.utils.set_random_seed(0)
+    clock = Clock()
+    trainer = Trainer(max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=clock)
+    trainer.fit(build_baseline(seed=0), datamodule=MNISTDataModule(seed=0))
+    return {"epoch_s": median(after - before for before, after in pairwise(clock.starts[1:]))}
+
+
+def keras_steady() -> dict[str, float]:
+    """Plain keras.Model.fit, as in the notebook, with a batch callback: the seconds of a steady epoch."""
+    import keras
+
+    from mnist_tuner import build_baseline, load_dataset
+
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+        starts: list[float] = []  # noqa: RUF012
+        batches = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.starts.append(time.perf_counter())
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.batches += 1
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self.starts.append(time.perf_counter())
+
+    data, clock = load_dataset(), Clock()
+    build_baseline(seed=0).fit(
+        data.train_images / 255.0, data.train_labels, batch_size=BATCH_SIZE, epochs=4, verbose=0, callbacks=[clock]
+    )
+    return {"epoch_s": median(after - before for before, after in pairwise(clock.starts[1:]))}
+
+
+def lightning_steady() -> dict[str, float]:
+    """PyTorch Lightning on the same net: the seconds of a steady epoch."""
+    return {"epoch_s": lightning()["fit_s"] / EPOCHS}
+
+
 CHILDREN: dict[str, Callable[[], dict[str, Any]]] = {
     function.__name__: function
-    for function in (keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, seeds, load_ours, load_plain)
+    for function in (
+        *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, seeds, load_ours, load_plain),
+        *(bare_loop, our_trainer, our_hooked_fit, keras_steady, lightning_steady),
+    )
 }
 
 
@@ -419,6 +566,32 @@ def seed_study(repeats: int) -> dict[str, Any]:
     return {"accuracies": accuracies, "mean": mean(accuracies), "sd": spread, "min": low, "max": high}
 
 
+def trainer_study(repeats: int) -> dict[str, Any]:
+    """What the trainer costs: an epoch of ours against a bare compiled loop; with a batch hook against plain Keras."""
+    contestants = ["bare_loop", "our_trainer", "our_hooked_fit", "keras_steady"]
+    contestants += ["lightning_steady"] if find_spec("lightning") else []
+    rows: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats):
+        for name in contestants:
+            rows[name].append(child(name)["epoch_s"])
+            progress(f"{repeat + 1}/{repeats} {name}: an epoch {rows[name][-1]:.3f} s")
+    epoch = {name: median(seconds) for name, seconds in rows.items()}
+    cost = [ours / bare - 1 for bare, ours in zip(rows["bare_loop"], rows["our_trainer"], strict=True)]
+    hooked = [keras / ours for ours, keras in zip(rows["our_hooked_fit"], rows["keras_steady"], strict=True)]
+    console.print(
+        f"A steady epoch (median of {STEADY_EPOCHS}) takes {epoch['our_trainer']:.3f} s in our fit with progress display, CSV "
+        f"log and checkpoints, and {epoch['bare_loop']:.3f} s in a bare compiled loop: the trainer costs {median(cost):.1%} "
+        f"(median of {repeats} pairs, {min(cost):.1%} to {max(cost):.1%})."
+    )
+    console.print(
+        f"One step per call, with a batch hook: {epoch['our_hooked_fit']:.2f} s an epoch; plain keras.Model.fit with a batch "
+        f"callback: {epoch['keras_steady']:.2f} s, {median(hooked):.1f} times as long ({min(hooked):.1f} to {max(hooked):.1f})."
+    )
+    if "lightning_steady" in epoch:
+        console.print(f"PyTorch Lightning, bars off: {epoch['lightning_steady']:.2f} s an epoch.")
+    return {"epoch_s": rows, "cost": cost, "hooked_vs_keras": hooked}
+
+
 def start(repeats: int) -> dict[str, Any]:
     """Start-up: --help and --version, and the import with scikit-learn and matplotlib installed and not."""
     results: dict[str, Any] = {}
@@ -454,6 +627,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "display": (display, 5),
     "seeds": (seed_study, 20),
     "start": (start, 5),
+    "trainer": (trainer_study, 5),
 }
 
 

@@ -114,10 +114,13 @@ class Checkpoint:
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
-        kinds = ("model/",) if weights_only else tuple({name.partition("/")[0] + "/" for name in _variables(module)})
-        variables = {name: variable for name, variable in _variables(module).items() if name.startswith(kinds)}
+        kinds = ["model/"]
+        if not weights_only:
+            kinds += ["optimizer/"] if module.optimizer is not None else []
+            kinds += ["module/"]
+        variables = {name: variable for name, variable in _variables(module).items() if name.startswith(tuple(kinds))}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-        saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(kinds)}
+        saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(tuple(kinds))}
         if wanted != saved:
             differing = sorted(name for name in wanted.keys() | saved.keys() if wanted.get(name) != saved.get(name))
             name = differing[0]
@@ -127,6 +130,13 @@ class Checkpoint:
             )
         for name, variable in variables.items():
             variable.assign(self.tensors[name])
+        metrics = {} if weights_only else {n: v for n, v in _variables(module).items() if n.startswith("metrics/")}
+        # Other metrics than before have nothing to go on from; Keras makes the variables of its own at their first use.
+        if {name: tuple(variable.shape) for name, variable in metrics.items()} == {
+            name: tensor.shape for name, tensor in self.tensors.items() if name.startswith("metrics/")
+        }:
+            for name, variable in metrics.items():
+                variable.assign(self.tensors[name])
 
     def arrays_in(self, value: Any) -> Any:
         """A part of the header with its arrays."""
