@@ -27,6 +27,7 @@ def running(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataMod
     After an exception: on_exception of callbacks and datamodule, loggers finalized as "failed", tear-down; then it goes on.
     """
     trainer.state = TrainerState(TrainerStatus.RUNNING, fn)
+    teardown = _teardown(trainer, fn, module, datamodule)
     try:
         with tf.device(trainer.device), deferred_interrupt() as trainer.interrupt:
             _take_callbacks(trainer, module)
@@ -37,19 +38,19 @@ def running(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataMod
             module.setup(fn)
             yield
             trainer.interrupt.check()
+        module._log = trainer.state.stage = None
+        for part in teardown:
+            part()
     except BaseException as exception:
         trainer.state.status = TrainerStatus.INTERRUPTED
         trainer.interrupted = isinstance(exception, KeyboardInterrupt)
         module._log = None
-        _clean_up(trainer, exception, fn, module, datamodule)
+        _clean_up(trainer, exception, module, datamodule, teardown)
         raise
     finally:
-        module._log = None
-        trainer.state.stage = None
+        module._log = trainer.state.stage = None
         while trainer.undo:
             trainer.undo.pop()()
-    for clean_up in _teardown(trainer, fn, module, datamodule):
-        clean_up()
     for logger in trainer.loggers:
         logger.finalize("success")
     trainer.state.status = TrainerStatus.FINISHED
@@ -66,13 +67,19 @@ def _take_callbacks(trainer: Trainer, module: Module) -> None:
         callback.log = module.log
 
 
-def _clean_up(trainer: Trainer, exception: BaseException, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> None:
+def _clean_up(
+    trainer: Trainer,
+    exception: BaseException,
+    module: Module,
+    datamodule: DataModule | None,
+    teardown: Iterator[Callable[[], None]],
+) -> None:
     """Calls everything that must hear of the exception; what fails on the way is noted on it and hinders nothing."""
     parts: list[Callable[[], None]] = [
         *(partial(callback.on_exception, trainer, module, exception) for callback in trainer.callbacks),
         *([partial(datamodule.on_exception, exception)] if datamodule is not None else []),
         *(partial(logger.finalize, "failed") for logger in trainer.loggers),
-        *_teardown(trainer, fn, module, datamodule),
+        *teardown,
     ]
     for part in parts:
         try:
@@ -81,9 +88,9 @@ def _clean_up(trainer: Trainer, exception: BaseException, fn: TrainerFn, module:
             exception.add_note(f"while cleaning up: {type(error).__name__}: {error}")
 
 
-def _teardown(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> list[Callable[[], None]]:
-    return [
-        *([partial(datamodule.teardown, str(fn))] if datamodule is not None else []),
-        *(partial(callback.teardown, trainer, module, str(fn)) for callback in trainer.callbacks),
-        partial(module.teardown, str(fn)),
-    ]
+def _teardown(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataModule | None) -> Iterator[Callable[[], None]]:
+    if datamodule is not None:
+        yield partial(datamodule.teardown, str(fn))
+    for callback in trainer.callbacks:
+        yield partial(callback.teardown, trainer, module, str(fn))
+    yield partial(module.teardown, str(fn))

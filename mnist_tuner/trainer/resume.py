@@ -117,9 +117,9 @@ def resume_callbacks(trainer: Trainer, module: Module, checkpoint: Checkpoint) -
     for key, callback in _keyed(trainer):
         if key in entries["callbacks"]:
             callback.load_state_dict(entries["callbacks"][key])
-    if trainer.datamodule is not None:
-        trainer.datamodule.load_state_dict(checkpoint.arrays_in(checkpoint.header.datamodule))
     header = checkpoint.header
+    if trainer.datamodule is not None and header.datamodule:
+        trainer.datamodule.load_state_dict(checkpoint.arrays_in(header.datamodule))
     trainer.progress = Progress(
         header.epoch, header.batches_in_epoch, header.total_batches, header.global_step, header.validated, header.ended
     )
