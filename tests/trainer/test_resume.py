@@ -89,7 +89,8 @@ class Net(Module):
     def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
         x, y = batch
         assert self.model is not None
-        logits = self.model(x + keras.random.normal(keras.ops.shape(x), stddev=0.1, seed=self.noise))
+        noise = keras.random.normal(keras.ops.shape(x), stddev=0.1, seed=self.noise)
+        logits = self.model(x + noise + keras.random.uniform(keras.ops.shape(x), maxval=0.1))  # with Keras's global seed
         loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True))
         self.accuracy.update_state(y, logits)
         self.seen.assign_add(1.0)

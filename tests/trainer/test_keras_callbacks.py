@@ -1,0 +1,500 @@
+"""Keras's own callbacks in our trainer against the same ones in `keras.Model.fit`: equal weights, equal data, equal order."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, Trainer
+from tests.trainer.conftest import weights
+
+# Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Quiet = Callable[..., Trainer]
+Make = Callable[[], keras.callbacks.Callback]
+
+
+def examples(rows: int, seed: int) -> Arrays:
+    """Points in four dimensions, of three classes that overlap."""
+    generator = np.random.default_rng(seed)
+    y = np.arange(rows) % 3
+    return (generator.normal(size=(rows, 4)) + y[:, None]).astype(np.float32), y
+
+
+TRAIN, VALIDATE = examples(96, seed=0), examples(64, seed=1)  # three batches and two
+
+
+def compiled(rate: float = 0.05) -> keras.Model:
+    """A net of one layer, always with the same weights."""
+    layer = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(3))
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+class Net(Module):
+    """The same net in a module, never compiled by Keras."""
+
+    def configure_model(self) -> keras.Model:
+        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
+        return keras.Sequential([keras.Input((4,)), layer])
+
+    def loss(self, batch: Any) -> tf.Tensor:
+        assert self.model is not None
+        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], self.model(batch[0]), from_logits=True))
+
+    def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
+        loss = self.loss(batch)
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
+        self.log("val_loss", self.loss(batch))
+
+    def configure_optimizers(self) -> keras.optimizers.Optimizer:
+        return keras.optimizers.Adam(0.05)
+
+
+def fit_keras(callbacks: list[keras.callbacks.Callback], epochs: int, rate: float = 0.05) -> keras.Model:
+    """Keras's own fit over the examples, with validation."""
+    model = compiled(rate)
+    model.fit(*TRAIN, batch_size=32, shuffle=False, validation_data=VALIDATE, epochs=epochs, callbacks=callbacks, verbose=0)
+    return model
+
+
+def fit_ours(quiet: Quiet, callbacks: list[Any], epochs: int, rate: float = 0.05, **options: Any) -> tuple[keras.Model, Trainer]:
+    """The same in our trainer."""
+    model = compiled(rate)
+    trainer = quiet(max_epochs=epochs, callbacks=callbacks, jit_compile=False, **options)
+    trainer.fit(model, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    return model, trainer
+
+
+def assert_agree(ours: keras.Model, theirs: keras.Model) -> None:
+    """The models' variables agree to 1e-5."""
+    for a, b in zip(weights(ours), weights(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes each epoch's learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+def plateau() -> keras.callbacks.ReduceLROnPlateau:
+    return keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=0.1, cooldown=1)
+
+
+def test_reduce_lr_on_plateau_lowers_the_rate_at_the_same_epochs(quiet: Quiet) -> None:
+    ours, theirs = Rates(), Rates()
+    model, _ = fit_ours(quiet, [plateau(), ours], epochs=12)
+    expected = fit_keras([plateau(), theirs], epochs=12)
+    assert ours.rates == theirs.rates
+    assert ours.rates[-1] <= 0.0125  # it was lowered twice at least
+    assert_agree(model, expected)
+
+
+def test_a_learning_rate_scheduler_sets_each_epochs_rate(quiet: Quiet) -> None:
+    def schedule(epoch: int, rate: float) -> float:
+        return rate * 0.5 if epoch else 0.04
+
+    ours, theirs = Rates(), Rates()
+    model, _ = fit_ours(quiet, [keras.callbacks.LearningRateScheduler(schedule), ours], epochs=3)
+    expected = fit_keras([keras.callbacks.LearningRateScheduler(schedule), theirs], epochs=3)
+    assert ours.rates == theirs.rates == pytest.approx([0.04, 0.02, 0.01])
+    assert_agree(model, expected)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_tables(ours: Path, theirs: Path) -> None:
+    """The same columns in the same order, and the same rows to 1e-4."""
+    left, right = table(ours), table(theirs)
+    assert left
+    assert list(left[0]) == list(right[0])
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, abs=1e-4)
+
+
+def test_the_csv_logger_writes_kerass_columns_and_rows(tmp_path: Path, quiet: Quiet) -> None:
+    fit_ours(quiet, [keras.callbacks.CSVLogger(tmp_path / "ours.csv")], epochs=3)
+    fit_keras([keras.callbacks.CSVLogger(tmp_path / "theirs.csv")], epochs=3)
+    assert_same_tables(tmp_path / "ours.csv", tmp_path / "theirs.csv")
+    assert list(table(tmp_path / "ours.csv")[0]) == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+
+
+def test_what_one_callback_adds_to_the_logs_reaches_those_after_it(tmp_path: Path, quiet: Quiet) -> None:
+    def after_plateau(path: Path) -> list[keras.callbacks.Callback]:
+        return [plateau(), keras.callbacks.CSVLogger(path)]
+
+    fit_ours(quiet, after_plateau(tmp_path / "ours.csv"), epochs=3)
+    fit_keras(after_plateau(tmp_path / "theirs.csv"), epochs=3)
+    assert "learning_rate" in table(tmp_path / "theirs.csv")[0]
+    assert_same_tables(tmp_path / "ours.csv", tmp_path / "theirs.csv")
+
+
+def test_history_holds_the_same_epochs_and_values(quiet: Quiet) -> None:
+    ours, theirs = keras.callbacks.History(), keras.callbacks.History()
+    fit_ours(quiet, [ours], epochs=3)
+    fit_keras([theirs], epochs=3)
+    assert ours.epoch == theirs.epoch == [0, 1, 2]
+    assert set(ours.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    for name, values in theirs.history.items():
+        assert ours.history[name] == pytest.approx(values, abs=1e-5)
+
+
+def test_early_stopping_stops_at_the_same_epoch_with_the_best_weights(quiet: Quiet) -> None:
+    def stopping() -> keras.callbacks.EarlyStopping:
+        return keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+
+    ours, theirs = stopping(), stopping()
+    model, trainer = fit_ours(quiet, [ours], epochs=30, rate=0.6)
+    expected = fit_keras([theirs], epochs=30, rate=0.6)
+    assert 2 < theirs.stopped_epoch < 29
+    assert (ours.stopped_epoch, ours.best_epoch) == (theirs.stopped_epoch, theirs.best_epoch)
+    assert trainer.current_epoch == theirs.stopped_epoch + 1
+    assert_agree(model, expected)
+    assert model.evaluate(*VALIDATE, batch_size=32, verbose=0)[0] == pytest.approx(ours.best, abs=1e-5)
+
+
+def test_a_lambda_callback_is_called_as_in_keras(quiet: Quiet) -> None:
+    def noting(calls: list[Any]) -> keras.callbacks.LambdaCallback:
+        return keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: calls.append(("train begin", logs)),
+            on_epoch_begin=lambda epoch, logs: calls.append(("epoch begin", epoch, logs)),
+            on_epoch_end=lambda epoch, logs: calls.append(("epoch end", epoch, set(logs))),
+            on_train_end=lambda logs: calls.append(("train end", set(logs))),
+        )
+
+    ours: list[Any] = []
+    theirs: list[Any] = []
+    fit_ours(quiet, [noting(ours)], epochs=2)
+    fit_keras([noting(theirs)], epochs=2)
+    assert len(theirs) == 6
+    assert ours == theirs
+
+
+def test_a_lambda_callback_may_see_the_batches(quiet: Quiet) -> None:
+    def noting(calls: list[Any]) -> keras.callbacks.LambdaCallback:
+        return keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: calls.append(("begin", batch)),
+            on_train_batch_end=lambda batch, logs: calls.append(("end", batch, round(float(logs["loss"]), 4))),
+        )
+
+    ours: list[Any] = []
+    theirs: list[Any] = []
+    fit_ours(quiet, [noting(ours)], epochs=2)
+    fit_keras([noting(theirs)], epochs=2)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("best_only", [False, True])
+def test_model_checkpoint_saves_the_same_files_after_epochs(best_only: bool, tmp_path: Path, quiet: Quiet) -> None:
+    def saving(folder: str) -> keras.callbacks.ModelCheckpoint:
+        path = tmp_path / folder / "{epoch}-{val_loss:.3f}.weights.h5"
+        return keras.callbacks.ModelCheckpoint(path, "val_loss", save_best_only=best_only, save_weights_only=True)
+
+    fit_ours(quiet, [saving("ours")], epochs=8, rate=0.6)
+    fit_keras([saving("theirs")], epochs=8, rate=0.6)
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert (len(names) < 8) is best_only
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
+    left, right = compiled(), compiled()
+    for model in (left, right):
+        model.optimizer.build(model.trainable_variables)  # the files hold its state, too
+    left.load_weights(tmp_path / "ours" / names[-1])
+    right.load_weights(tmp_path / "theirs" / names[-1])
+    assert_agree(left, right)
+
+
+def test_model_checkpoint_saves_whole_models_that_keras_loads(tmp_path: Path, quiet: Quiet) -> None:
+    path = tmp_path / "model.keras"
+    model, _ = fit_ours(quiet, [keras.callbacks.ModelCheckpoint(path)], epochs=2)
+    loaded = keras.models.load_model(path)
+    assert_agree(loaded, model)
+    assert loaded.evaluate(*VALIDATE, verbose=0) == pytest.approx(model.evaluate(*VALIDATE, verbose=0))
+
+
+def test_terminate_on_nan_ends_the_fit_at_the_step_and_raises_nothing(quiet: Quiet) -> None:
+    x = TRAIN[0].copy()
+    x[40] = np.nan  # in the second batch
+    theirs = compiled()
+    theirs.fit(x, TRAIN[1], shuffle=False, epochs=3, callbacks=[keras.callbacks.TerminateOnNaN()], verbose=0)
+    assert int(theirs.optimizer.iterations) == 2
+    ours = compiled()
+    trainer = quiet(max_epochs=3, callbacks=keras.callbacks.TerminateOnNaN(), jit_compile=False)
+    trainer.fit(ours, ArrayLoader(x, TRAIN[1]))
+    assert trainer.global_step == int(ours.optimizer.iterations) == 2
+    assert np.isnan(trainer.callback_metrics["loss"])
+
+
+class Everything(keras.callbacks.Callback):
+    """Notes every call with its arguments and the names in its logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+        self.logs: list[tuple[str, dict[str, float]]] = []
+
+    def note(self, name: str, *arguments: Any) -> None:
+        *others, logs = arguments
+        logs = logs or {}
+        self.calls.append((name, *others, tuple(sorted(logs))))
+        self.logs.append((name, {key: float(value) for key, value in logs.items() if key != "outputs"}))
+
+
+def _noting(name: str, takes_index: bool) -> Callable[..., None]:
+    def on_index(self: Everything, index: int, logs: dict[str, Any] | None = None) -> None:
+        self.note(name, index, logs)
+
+    def on_logs(self: Everything, logs: dict[str, Any] | None = None) -> None:
+        self.note(name, logs)
+
+    return on_index if takes_index else on_logs
+
+
+_EPOCHS = ["on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_test_begin", "on_test_end"]
+_EPOCHS += ["on_predict_begin", "on_predict_end"]
+_BATCHES = [f"on_{verb}_batch_{end}" for verb in ("train", "test", "predict") for end in ("begin", "end")]
+
+
+class WholeEpochs(Everything):
+    """Only what does not happen per batch."""
+
+
+class EveryBatch(Everything):
+    """All of it."""
+
+
+Recorded = dict[type[Everything], tuple[Everything, Everything]]
+
+for _name in _EPOCHS:
+    for _kind in (WholeEpochs, EveryBatch):
+        setattr(_kind, _name, _noting(_name, "epoch" in _name))
+for _name in _BATCHES:
+    setattr(EveryBatch, _name, _noting(_name, True))
+
+
+def test_a_callback_may_ask_for_the_logs_without_a_default(quiet: Quiet) -> None:
+    class Strict(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch: int, logs: dict[str, Any]) -> None:
+            assert logs == {}
+
+        def on_test_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+            self.seen = set(logs)
+
+    ours, theirs = Strict(), Strict()
+    fit_keras([theirs], epochs=1)
+    fit_ours(quiet, [ours], epochs=1)
+    assert ours.seen == theirs.seen == {"loss", "accuracy"}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Recorded:
+    """What two epochs call, in our trainer and in Keras's fit."""
+
+    def quiet(**options: Any) -> Trainer:
+        return Trainer(**options, logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+
+    record: Recorded = {}
+    for kind in (WholeEpochs, EveryBatch):
+        ours, theirs = record[kind] = kind(), kind()
+        fit_ours(quiet, [ours], epochs=2)
+        fit_keras([theirs], epochs=2)
+    return record
+
+
+@pytest.mark.parametrize("kind", [WholeEpochs, EveryBatch])
+def test_ones_own_callback_is_called_in_kerass_order(kind: type[Everything], recorded: Recorded) -> None:
+    ours, theirs = recorded[kind]
+    assert [call[:-1] for call in ours.calls] == [call[:-1] for call in theirs.calls]
+    assert len(theirs.calls) == (2 + 2 * 4 if kind is WholeEpochs else 2 + 2 * (4 + 2 * 5))
+
+
+@pytest.mark.parametrize("method", ["on_epoch_end", "on_test_end", "on_train_end"])
+def test_the_logs_hold_kerass_names_and_values(method: str, recorded: Recorded) -> None:
+    left, right = ([logs for name, logs in each.logs if name == method] for each in recorded[WholeEpochs])
+    assert len(right) == (1 if method == "on_train_end" else 2)
+    for a, b in zip(left, right, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_a_batch_methods_logs_hold_the_loss_of_the_epoch_so_far(recorded: Recorded) -> None:
+    left, right = ([logs["loss"] for name, logs in each.logs if name == "on_train_batch_end"] for each in recorded[EveryBatch])
+    assert len(set(right)) == 6
+    assert left == pytest.approx(right, abs=1e-5)
+
+
+def test_the_parameters_say_how_many_epochs_and_steps_there_are(recorded: Recorded) -> None:
+    ours, theirs = recorded[WholeEpochs]
+    assert ours.params == theirs.params == {"verbose": 0, "epochs": 2, "steps": 3}
+    assert isinstance(ours.model, keras.Sequential)
+
+
+def test_test_and_predict_call_the_methods_that_evaluate_and_predict_call(quiet: Quiet) -> None:
+    model = compiled()
+    ours, theirs = EveryBatch(), EveryBatch()
+    trainer = quiet(callbacks=ours, jit_compile=False)
+    (tested,) = trainer.test(model, ArrayLoader(*VALIDATE))
+    trainer.predict(model, ArrayLoader(VALIDATE[0]))
+    loss, _ = model.evaluate(*VALIDATE, callbacks=[theirs], verbose=0)
+    model.predict(VALIDATE[0], callbacks=[theirs], verbose=0)
+    assert [call[:-1] for call in ours.calls] == [call[:-1] for call in theirs.calls]
+    assert len(theirs.calls) == 12
+    assert [call for call in ours.calls if "predict" in call[0]] == [call for call in theirs.calls if "predict" in call[0]]
+    assert tested["test_loss"] == pytest.approx(loss, abs=1e-5)
+    (at_end,) = (logs for name, logs in ours.logs if name == "on_test_end")
+    assert at_end == pytest.approx({"loss": loss, "accuracy": tested["test_accuracy"]}, abs=1e-5)
+
+
+class Calls(Callback):
+    """Counts how often the loop comes back to Python."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("make", "steps"),
+    [
+        (plateau, [2, 3]),
+        (WholeEpochs, [2, 3]),
+        (lambda: keras.callbacks.ModelCheckpoint("never.keras", save_best_only=True, initial_value_threshold=-1), [2, 3]),
+        (EveryBatch, [1, 2, 3]),
+        (keras.callbacks.TerminateOnNaN, [1, 2, 3]),
+        (lambda: keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None), [1, 2, 3]),
+    ],
+    ids=["ReduceLROnPlateau", "own", "ModelCheckpoint", "own-batches", "TerminateOnNaN", "LambdaCallback"],
+)
+def test_only_batch_methods_make_the_loop_run_a_step_per_call(make: Make, steps: list[int], quiet: Quiet) -> None:
+    calls = Calls()
+    trainer = quiet(callbacks=[make(), calls], jit_compile=False, steps_per_call=2)
+    trainer.fit(compiled(), ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    assert calls.steps == steps
+
+
+def test_stop_training_at_an_epochs_end_stops_as_in_keras(quiet: Quiet) -> None:
+    class Stops(WholeEpochs):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.note("on_epoch_end", epoch, logs)
+            self.model.stop_training = epoch == 1
+
+    ours, theirs = Stops(), Stops()
+    model, trainer = fit_ours(quiet, [ours], epochs=5)
+    expected = fit_keras([theirs], epochs=5)
+    assert [call[:-1] for call in ours.calls] == [call[:-1] for call in theirs.calls]
+    assert (trainer.current_epoch, trainer.global_step) == (2, 6)
+    assert_agree(model, expected)
+
+
+def test_stop_training_within_an_epoch_stops_after_the_same_step(quiet: Quiet) -> None:
+    class Stops(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            self.model.stop_training = int(self.model.optimizer.iterations) == 5
+
+    model, trainer = fit_ours(quiet, [Stops()], epochs=5)
+    expected = fit_keras([Stops()], epochs=5)
+    assert trainer.global_step == int(expected.optimizer.iterations) == 5
+    assert_agree(model, expected)
+
+
+def test_a_fit_that_was_stopped_can_be_followed_by_another(quiet: Quiet) -> None:
+    class Stops(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.model.stop_training = True
+
+    model, trainer = fit_ours(quiet, [Stops()], epochs=5)
+    assert model.stop_training
+    second = quiet(max_epochs=2, jit_compile=False, callbacks=keras.callbacks.History())
+    second.fit(model, ArrayLoader(*TRAIN))
+    assert (trainer.current_epoch, second.current_epoch) == (1, 2)
+
+
+def test_callbacks_work_with_a_module_that_keras_never_compiled(tmp_path: Path, quiet: Quiet) -> None:
+    rates, history = Rates(), keras.callbacks.History()
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=3, min_delta=0.01, restore_best_weights=True)
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_best_only=True, save_weights_only=True)
+    callbacks = [plateau(), rates, history, stopping, saving, keras.callbacks.CSVLogger(tmp_path / "log.csv")]
+    net = Net()
+    quiet(max_epochs=40, callbacks=callbacks, jit_compile=False).fit(net, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    assert net.model is not None
+    assert not net.model.compiled
+    assert 5 < stopping.stopped_epoch < 39
+    assert rates.rates[0] == pytest.approx(0.05)
+    assert rates.rates[-1] <= 0.0125
+    assert history.history["val_loss"][stopping.best_epoch] == stopping.best
+    assert len(table(tmp_path / "log.csv")) == stopping.stopped_epoch + 1
+    losses = history.history["val_loss"]
+    best = net.model(VALIDATE[0])
+    loss = float(tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(VALIDATE[1], best, from_logits=True)))
+    assert loss == pytest.approx(losses[stopping.best_epoch], abs=1e-5)
+
+
+class Stop(Callback):
+    """Ends the fit after an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        trainer.should_stop = trainer.current_epoch == self.epoch
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_reduce_lr_on_plateau_goes_on_where_it_was_when_resumed(stop_after: int, tmp_path: Path, quiet: Quiet) -> None:
+    whole = Rates()
+    expected, _ = fit_ours(quiet, [plateau(), whole], epochs=12)
+    first, second, resumed = Rates(), Rates(), plateau()
+    fit_ours(quiet, [plateau(), first, Stop(stop_after), ModelCheckpoint(tmp_path)], epochs=12)
+    model = compiled()
+    trainer = quiet(max_epochs=12, callbacks=[resumed, second, ModelCheckpoint(tmp_path)], jit_compile=False)
+    trainer.fit(model, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE), ckpt_path="last")
+    assert len(first.rates) == stop_after + 1
+    assert second.rates == whole.rates  # the list is kept in the checkpoint, too
+    assert_agree(model, expected)
+
+
+def test_early_stopping_goes_on_counting_when_resumed(tmp_path: Path, quiet: Quiet) -> None:
+    def stopping() -> keras.callbacks.EarlyStopping:
+        return keras.callbacks.EarlyStopping("val_loss", patience=4, restore_best_weights=True)
+
+    whole, resumed = stopping(), stopping()
+    expected, _ = fit_ours(quiet, [whole], epochs=30, rate=0.6)
+    assert whole.best_epoch + 4 == whole.stopped_epoch < 29
+    fit_ours(quiet, [stopping(), Stop(whole.best_epoch + 2), ModelCheckpoint(tmp_path)], epochs=30, rate=0.6)
+    model = compiled(0.6)
+    trainer = quiet(max_epochs=30, callbacks=[resumed, ModelCheckpoint(tmp_path)], jit_compile=False)
+    trainer.fit(model, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE), ckpt_path="last")
+    assert (resumed.stopped_epoch, resumed.best_epoch, resumed.best) == (whole.stopped_epoch, whole.best_epoch, whole.best)
+    assert_agree(model, expected)
+
+
+def test_a_callback_used_for_a_second_fit_begins_afresh_as_in_keras(quiet: Quiet) -> None:
+    stopping = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=100.0)
+    for _ in range(2):
+        _, trainer = fit_ours(quiet, [stopping], epochs=5)
+        assert (trainer.current_epoch, stopping.stopped_epoch) == (2, 1)
