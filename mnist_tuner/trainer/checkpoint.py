@@ -114,10 +114,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
-        kinds = ["model/"]
-        if not weights_only:
-            kinds += ["optimizer/"] if module.optimizer is not None else []
-            kinds += ["module/"]
+        weights_only = weights_only or module.optimizer is None
+        kinds = ["model/"] if weights_only else ["model/", "optimizer/", "module/"]
         variables = {name: variable for name, variable in _variables(module).items() if name.startswith(tuple(kinds))}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
         saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(tuple(kinds))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
@@ -94,8 +95,8 @@ class Loader:
         """Batches per epoch; infinite where nobody knows."""
         raise NotImplementedError
 
-    def stages(self, epoch: int, start: int = 0) -> Iterator[Stage]:
-        """The epoch's batches from `start` on."""
+    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+        """The epoch's batches from `start` on, to `stop`."""
         raise NotImplementedError
 
     def first_batch(self, size: int | None = None) -> Any:
@@ -203,16 +204,18 @@ class ArrayLoader(Loader):
             return self._indices
         return np.random.default_rng([self.seed, epoch]).permutation(self._indices)
 
-    def stages(self, epoch: int, start: int = 0) -> Iterator[Stage]:
-        """The epoch's batches from `start` on: stages of one shape, so that one program serves all, then the short batch."""
+    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+        """The epoch's batches from `start` on, to `stop`: stages of one shape, so that one program serves all, then the short
+        batch."""
         import tensorflow as tf
 
         order, size = self.order(epoch), self.batch_size
         full = len(order) // size
         row_bytes = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in tf.nest.flatten(self._arrays))
         capacity = max(1, min(full, STAGE_BYTES // max(1, row_bytes * size)))
-        spans = [(first, min(full - first, capacity), size) for first in range(start, full, capacity)]
-        if len(order) > full * size and start <= full:
+        end = int(min(full, stop))
+        spans = [(first, min(end - first, capacity), size) for first in range(start, end, capacity)]
+        if len(order) > full * size and start <= full < stop:
             spans.append((full, 1, len(order) - full * size))
 
         def fetch(first: int, batches: int, batch_size: int) -> Stage:

@@ -31,7 +31,7 @@ def callback_list(
     """
     callbacks = as_callbacks(given)
     if fast_dev_run:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, (ModelCheckpoint, EarlyStopping))]
+        callbacks = without_saving_and_stopping(callbacks)
     kinds = {type(callback) for callback in callbacks}
 
     def missing(kind: type[Callback]) -> bool:
@@ -62,6 +62,11 @@ def as_callbacks(given: Any) -> list[Callback]:
                 f"callbacks holds a {type(callback).__name__}: expected callbacks, ours or Keras's (an object, no class)"
             )
     return wrapped
+
+
+def without_saving_and_stopping(callbacks: list[Callback]) -> list[Callback]:
+    """The callbacks that a fast_dev_run leaves in."""
+    return [callback for callback in callbacks if not isinstance(callback, (ModelCheckpoint, EarlyStopping))]
 
 
 def checkpoints_last(callbacks: list[Callback]) -> list[Callback]:

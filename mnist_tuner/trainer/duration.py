@@ -16,9 +16,9 @@ def parse_duration(duration: str | timedelta | dict[str, float]) -> timedelta:
         return duration
     if isinstance(duration, dict):
         return timedelta(**duration)
-    if match := re.fullmatch(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)", duration.strip()):
+    if match := re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", duration.strip()):
         days, hours, minutes, seconds = map(int, match.groups())
-        return timedelta(days, seconds, hours=hours, minutes=minutes)
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", duration.strip()):
         unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
         return timedelta(**{unit: float(match[1])})

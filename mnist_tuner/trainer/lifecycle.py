@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from mnist_tuner.trainer.datamodule import DataModule
-from mnist_tuner.trainer.defaults import as_callbacks, checkpoints_last
+from mnist_tuner.trainer.defaults import as_callbacks, checkpoints_last, without_saving_and_stopping
 from mnist_tuner.trainer.hooks import call_callbacks
 from mnist_tuner.trainer.interrupt import deferred_interrupt
 from mnist_tuner.trainer.module import Module
@@ -60,6 +60,8 @@ def running(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataMod
 def _take_callbacks(trainer: Trainer, module: Module) -> None:
     """The module's callbacks take the place of the trainer's of the same class."""
     own = as_callbacks(module.configure_callbacks())
+    if trainer.fast_dev_run:
+        own = without_saving_and_stopping(own)
     kinds = {type(callback) for callback in own}
     kept = (callback for callback in trainer.callbacks if type(callback) not in kinds)
     trainer.callbacks = checkpoints_last([*kept, *own])

@@ -8,6 +8,13 @@ from numbers import Integral
 
 from mnist_tuner.trainer.states import Progress, RunningStage
 
+_SHORT = {
+    RunningStage.TRAINING: "train",
+    RunningStage.VALIDATING: "val",
+    RunningStage.TESTING: "test",
+    RunningStage.PREDICTING: "predict",
+}
+
 
 @dataclass
 class Limits:
@@ -44,15 +51,10 @@ class Limits:
             raise ValueError(f"val_check_interval is {interval!r}: expected batches (int, 1 or more) or a share (float, to 1.0)")
         if self.check_val_every_n_epoch is None and not isinstance(interval, Integral):
             raise ValueError("check_val_every_n_epoch is None: then val_check_interval must be a number of batches")
-        self.shares = {
-            stage: _checked_share(name, getattr(self, name))
-            for stage, name in (
-                (RunningStage.TRAINING, "limit_train_batches"),
-                (RunningStage.VALIDATING, "limit_val_batches"),
-                (RunningStage.TESTING, "limit_test_batches"),
-                (RunningStage.PREDICTING, "limit_predict_batches"),
-            )
-        }
+        if self.min_steps is not None and self.min_epochs is None:
+            self.min_epochs = 1
+        names = {stage: f"limit_{short}_batches" for stage, short in _SHORT.items()}
+        self.shares = {stage: _checked_share(name, getattr(self, name)) for stage, name in names.items()}
 
     def reached(self, progress: Progress) -> bool:
         """Whether max_epochs or max_steps have been done."""
@@ -69,16 +71,16 @@ class Limits:
         Raises:
             ValueError: the limit is a share that leaves none, or one of an unknown number.
         """
-        limit = self.shares[stage]
+        limit, name = self.shares[stage], f"limit_{_SHORT[stage]}_batches"
         if isinstance(limit, int):
             return min(limit, available)
         if limit == 1.0:
             return available
         if math.isinf(available):
-            raise ValueError(f"the limit is {limit} of an unknown number of batches: give a number of batches")
+            raise ValueError(f"{name}: the limit is {limit} of an unknown number of batches: give a number of batches")
         batches = int(limit * available)
         if limit > 0 and batches == 0:
-            raise ValueError(f"the limit {limit} of {available} batches leaves none: raise it, or give a number of batches")
+            raise ValueError(f"{name}: the limit {limit} of {available} batches leaves none: raise it, or give a number")
         return batches
 
     def batches_between_validations(self, training_batches: float) -> float:

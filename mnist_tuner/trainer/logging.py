@@ -88,7 +88,12 @@ class MetricLog:
         Raises:
             ValueError: the value is not a scalar, or the name was logged with other arguments before.
         """
-        tensor = tf.convert_to_tensor(value)
+        try:
+            tensor = tf.convert_to_tensor(value)
+        except (TypeError, ValueError):
+            tensor = None
+        if tensor is None or not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+            raise ValueError(f"log({name!r}): the value is a {type(value).__name__}; expected a scalar number or tensor")
         if tensor.shape.rank != 0 and tensor.shape.num_elements() != 1:
             raise ValueError(f"log({name!r}): the value has shape {tensor.shape}; expected a scalar: reduce it first")
         if name not in self._entries:

@@ -68,7 +68,7 @@ def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
     call(trainer, "on_train_epoch_start")
     _validate_if_due(trainer, module)  # a resumed training may have been stopped just before
     most = batches_of_epoch(trainer)
-    for stage in _up_to(train.stages(progress.epoch, progress.batch), most):
+    for stage in train.stages(progress.epoch, progress.batch, most):
         _train_stage(trainer, module, train, stage)
         if stopping(trainer):
             break
@@ -118,11 +118,11 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
         if traced_for:
             profiler.record("trace", traced_for)
             profiler.record("compile", compiled_for)
-        if result.nonfinite is not None:
-            raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         if hooked:
             with logging_from(module, batch, batch_idx, None):
                 call(trainer, "on_train_batch_end", StepOutput(result.loss), batch, batch_idx)
+        if result.nonfinite is not None and not (hooked and trainer.should_stop):  # a hook may have ended the training for it
+            raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         _log_steps(trainer, module, log, steps)
         call_callbacks(trainer, "on_train_steps_end")
         trainer.interrupt.check()
@@ -180,12 +180,16 @@ def _validate_if_due(trainer: Trainer, module: Module, at_end: bool = False) -> 
 
 
 def sanity_check(trainer: Trainer, module: Module, batches: float) -> None:
-    """Validates a few batches, to see that it works; leaves metrics and random numbers as they were."""
+    """Validates a few batches, to see that it works; leaves metrics and random numbers as they were (but for those of
+    `tf.random`'s functions, whose state TensorFlow does not show)."""
     assert module.model is not None
     randomness = random.getstate(), np.random.get_state()
     trainer.state.stage = RunningStage.SANITY_CHECKING
     call_callbacks(trainer, "on_sanity_check_start")
     loaders = trainer.val_loaders()
+    if not loaders:  # the data module has none after all
+        call_callbacks(trainer, "on_sanity_check_end")
+        return
     counted = [variable for metric in module.metrics for variable in metric.variables]
     state = _values([*module.model.non_trainable_variables, *module.own_variables(), *counted])
     metrics = trainer.callback_metrics
@@ -235,7 +239,7 @@ def evaluate(
                 pass
             continue
         loop = _evaluation_loop(module, kind, loader, index)
-        for rows in _up_to(loader.stages(epoch=0), batches):
+        for rows in loader.stages(0, stop=batches):
             position = 0
             while position < rows.batches:
                 position = loop.run(rows, position, rows.batches).next
@@ -273,7 +277,7 @@ def _one_by_one(
     """Runs a step of validation, test or prediction a batch at a time within the batch hooks, and gives its outputs."""
     noun, program = _NOUN[stage], _step_program(module, stage, dataloader_idx)
     hooked = overridden(trainer, f"on_{noun}_batch_start", f"on_{noun}_batch_end")
-    for rows in _up_to(loader.stages(epoch=0), batches):
+    for rows in loader.stages(0, stop=batches):
         for position in range(rows.batches):
             batch = loader.preprocess(slice_batch(rows.rows, position, rows.batch_size))
             batch_idx = rows.first + position
@@ -368,16 +372,6 @@ def trace_anew_if_changed(module: Module) -> None:
         loops_of(module).clear()
         logs_of(module).clear()
     module.__dict__["_traced"] = objects
-
-
-def _up_to(stages: Iterator[Stage], batches: float) -> Iterator[Stage]:
-    """The stages' first batches."""
-    for stage in stages:
-        if stage.first >= batches:
-            return
-        if stage.first + stage.batches > batches:
-            stage = Stage(stage.rows, stage.batch_size, stage.first, int(batches) - stage.first, stage.whole)
-        yield stage
 
 
 def _values(variables: Any) -> list[tuple[Any, Any]]:

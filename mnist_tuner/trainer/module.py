@@ -14,6 +14,7 @@ import tensorflow as tf
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
 from mnist_tuner.trainer.module_hooks import ModuleHooks
+from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.tracing import call_step
 
 if TYPE_CHECKING:
@@ -85,22 +86,23 @@ class Module(ModuleHooks):
             f"{type(self).__name__} cannot be fitted: override configure_optimizers() to return a keras.optimizers.Optimizer"
         )
 
-    def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        """The loss of one batch, a scalar tensor, or a dict with it as "loss". May call `log`."""
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """``(batch, batch_idx)``: the loss of one batch, a scalar tensor, or a dict with it as "loss". May call `log`."""
         raise TypeError(f"{type(self).__name__} cannot be fitted: override training_step(batch, batch_idx) to return the loss")
 
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        """Logs what validation measures; what it returns goes to on_validation_batch_end. With several loaders it takes
-        ``dataloader_idx=0`` as well."""
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """``(batch, batch_idx)``: logs what validation measures; what it returns goes to on_validation_batch_end. With several
+        loaders it takes ``dataloader_idx=0`` as well."""
         raise TypeError(f"{type(self).__name__} cannot be validated: override validation_step(batch, batch_idx)")
 
-    def test_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        """Logs what the test measures; the same as validation_step else."""
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        """``(batch, batch_idx)``: logs what the test measures; the same as validation_step else."""
         raise TypeError(f"{type(self).__name__} cannot be tested: override test_step(batch, batch_idx)")
 
-    def predict_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        """The outputs for one batch; by default the model's, for the batch or, of a tuple, its first part."""
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """``(batch, batch_idx)``: the outputs for one batch; by default the model's, for the batch or the first part of it."""
         assert self.model is not None
+        batch = args[0]
         return self.model(batch[0] if isinstance(batch, tuple) else batch, training=False)
 
     # What a person calls.
@@ -136,6 +138,8 @@ class Module(ModuleHooks):
         arguments = inspect.getargvalues(frame.f_back)
         values = {name: arguments.locals[name] for name in arguments.args[1:]}
         values |= arguments.locals[arguments.keywords] if arguments.keywords else {}
+        if unknown := [name for name in names if name not in values]:
+            raise ValueError(f"save_hyperparameters: {unknown[0]!r} is no argument: there are {', '.join(values) or 'none'}")
         for name in names or values:
             if name not in ignore:
                 try:
@@ -147,7 +151,7 @@ class Module(ModuleHooks):
                     ) from None
 
     @classmethod
-    def load_from_checkpoint(cls, path: str | Path, **arguments: Any) -> Self:
+    def load_from_checkpoint(cls, path: str | Path, /, **arguments: Any) -> Self:
         """A module with the weights of a checkpoint.
 
         Args:
@@ -160,7 +164,8 @@ class Module(ModuleHooks):
         """
         checkpoint = read_checkpoint(Path(path))
         module = cls(**{**checkpoint.header.hyper_parameters, **arguments})
-        module.hparams.update(checkpoint.header.hyper_parameters)
+        for name, value in checkpoint.header.hyper_parameters.items():
+            module.hparams.setdefault(name, arguments.get(name, value))
         module.model = module.configure_model()
         module.__dict__["_configured"] = True
         if not module.model.built:
@@ -207,6 +212,8 @@ class Module(ModuleHooks):
         if reduce_fx not in ("mean", "sum", "min", "max", "last"):
             raise ValueError(f"log({name!r}): reduce_fx is {reduce_fx!r}: expected mean, sum, min, max or last")
         if isinstance(value, keras.metrics.Metric):
+            if not any(value is metric for metric in self.metrics):
+                raise ValueError(f"log({name!r}): the metric is no attribute of the module, so that nothing would reset it")
             value, reduce_fx = value.result(), "last"
         size, batch_idx, dataloader_idx = self._place or (1, None, None)
         in_training_step = batch_idx is not None and self.trainer is not None and self.trainer.training
@@ -217,6 +224,8 @@ class Module(ModuleHooks):
             on_epoch=not in_training_step if on_epoch is None else on_epoch,
             reduce_fx=reduce_fx,
         )
+        if not (options.on_step or options.on_epoch):
+            raise ValueError(f"log({name!r}): on_step and on_epoch are both False, so that nothing would be kept")
         suffix = "" if dataloader_idx is None else f"/dataloader_idx_{dataloader_idx}"
         self._log.update(name + suffix, value, options, size if batch_size is None else batch_size, batch_idx)
 
@@ -248,7 +257,7 @@ class Module(ModuleHooks):
         with tf.GradientTape() as tape:
             outputs = call_step(self.training_step, batch, batch_idx)
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-            if loss is None or not tf.is_tensor(loss) or loss.shape.num_elements() != 1:
+            if loss is None or not tf.is_tensor(loss) or loss.shape.num_elements() not in (1, None):
                 raise TypeError(
                     f"{type(self).__name__}.training_step returned {outputs!r}: expected the loss, a scalar tensor (or a dict "
                     'with it as "loss"); reduce a loss per example with keras.ops.mean'
@@ -260,19 +269,26 @@ class Module(ModuleHooks):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics that hold state, reset when a pass begins: those that are attributes of the module."""
-        return [value for value in vars(self).values() if isinstance(value, keras.metrics.Metric)]
+        """The metrics that hold state, reset when a pass begins: those that are attributes of the module, or in lists or dicts
+        that are."""
+        return [value for value in self._attributes() if isinstance(value, keras.metrics.Metric)]
 
     def own_variables(self) -> Iterator[Any]:
-        """The random and other state that a checkpoint keeps besides the model: variables, layers and seed generators that
-        are attributes of the module."""
-        for value in vars(self).values():
-            if isinstance(value, keras.random.SeedGenerator):
+        """The random and other state that a checkpoint keeps besides the model: Keras's global seed generator, and variables,
+        layers and seed generators that are attributes of the module."""
+        yield global_generator().state
+        for value in self._attributes():
+            if isinstance(value, (keras.random.SeedGenerator, tf.random.Generator)):
                 yield value.state
             elif isinstance(value, (keras.Variable, tf.Variable)):
                 yield value
-            elif isinstance(value, keras.Layer) and value is not self.model:
+            elif isinstance(value, keras.Layer):
                 yield from value.variables
+
+    def _attributes(self) -> Iterator[Any]:
+        for name, value in vars(self).items():
+            if name not in ("model", "optimizer", "trainer") and name[0] != "_":
+                yield from value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
 
     def reset_metrics(self) -> None:
         """Called when a pass over the data begins: forgets what state the metrics hold."""
@@ -338,11 +354,11 @@ class KerasModule(Module):
         self._log_running("", logs)
         return logs["loss"]
 
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
+    def validation_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         """Keras's own test_step."""
         self._log_running("val_", self.model.test_step(batch))
 
-    def test_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
+    def test_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         """Keras's own test_step."""
         self._log_running("test_", self.model.test_step(batch))
 

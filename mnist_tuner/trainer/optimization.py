@@ -59,22 +59,19 @@ def configure_optimizer(trainer: Trainer, module: Module) -> None:
     if trainer.precision == "16-mixed" and not scaling:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         scaling = True
-    module.optimizer = optimizer = _reset_or_new(module.optimizer, optimizer, module)
     inner = optimizer.inner_optimizer if scaling else optimizer
     steps = trainer.accumulate_grad_batches
     if steps != (inner.gradient_accumulation_steps or 1) and steps != 1:
         if inner.built or inner.gradient_accumulation_steps:
+            own = inner.gradient_accumulation_steps
+            has = f"has gradient_accumulation_steps={own}" if own else "has been built without accumulation"
             raise ValueError(
-                f"accumulate_grad_batches is {steps}, but the optimizer "
-                + (
-                    f"has gradient_accumulation_steps={inner.gradient_accumulation_steps}"
-                    if inner.gradient_accumulation_steps
-                    else ""
-                )
-                + ("has been built without" if not inner.gradient_accumulation_steps else "")
-                + f": make it with gradient_accumulation_steps={steps}, or leave the argument out"
+                f"accumulate_grad_batches is {steps}, but the optimizer {has}: make it with gradient_accumulation_steps={steps}, "
+                "or leave the argument out"
             )
         inner.gradient_accumulation_steps = steps
+    module.optimizer = optimizer = _reset_or_new(module.optimizer, optimizer, module)
+    inner = optimizer.inner_optimizer if scaling else optimizer
     trainer.accumulation = inner.gradient_accumulation_steps or 1
     if trainer.gradient_clipping is not None:
         name, value = trainer.gradient_clipping

@@ -108,6 +108,12 @@ class TrainerProperties:
         return not self.validates or (whole and self.limits.check_val_every_n_epoch == 1)
 
     @property
+    def evaluation_metrics(self) -> dict[str, float]:
+        """What the validation or test that runs has measured so far."""
+        log = None if self.module is None else self.module._log
+        return {} if log is None or self.training else log.all_values()
+
+    @property
     def progress_bar_metrics(self) -> dict[str, float]:
         """What was logged with prog_bar; of the running epoch what is known so far."""
         if self.module is None:

@@ -94,7 +94,7 @@ def find_checkpoint(trainer: Trainer, ckpt_path: str | Path | None) -> Checkpoin
     if ckpt_path != "last":
         return read_checkpoint(Path(ckpt_path))
     folders = {c.folder(trainer) for c in trainer.callbacks if isinstance(c, ModelCheckpoint)}
-    paths = [path for folder in folders if folder.is_dir() for path in folder.glob("*.safetensors")]
+    paths = [path for folder in folders if folder.is_dir() for path in folder.rglob("*.safetensors")]
     for path in sorted((path for path in paths if path.name[0] != "."), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             return read_checkpoint(path)
@@ -102,7 +102,7 @@ def find_checkpoint(trainer: Trainer, ckpt_path: str | Path | None) -> Checkpoin
             warnings.warn(f"{error}; the one before it is taken", stacklevel=4)
     warnings.warn(
         f'ckpt_path is "last", but there is no checkpoint in {", ".join(map(str, folders)) or "any folder (no ModelCheckpoint)"}'
-        ": the training starts afresh",
+        f": {'the training starts afresh' if trainer.state.fn is TrainerFn.FITTING else 'the weights stay as they are'}",
         stacklevel=4,
     )
     return None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 _last: int | None = None
 
@@ -29,6 +33,13 @@ def seed_everything(seed: int | None = None) -> int:
     keras.utils.set_random_seed(seed)
     _last = seed
     return seed
+
+
+def global_generator() -> keras.random.SeedGenerator:
+    """The generator that `keras.random` draws from where it is given no seed; Keras 3.15 has no public way to it."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    return global_seed_generator()
 
 
 def current_seed() -> int:

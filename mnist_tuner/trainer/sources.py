@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.trainer.datamodule import DataModule, Loader
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.states import RunningStage, TrainerFn
 from mnist_tuner.trainer.streaming import as_loader
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Sources:
         offered = self._datamodule is not None and getattr(type(self._datamodule), hook) is not getattr(DataModule, hook)
         if self._given.get(stage) is None and not offered:
             return False
-        if stage is RunningStage.VALIDATING and type(self._module).validation_step is Module.validation_step:
+        fitting = self._trainer.state.fn is TrainerFn.FITTING
+        if fitting and stage is RunningStage.VALIDATING and type(self._module).validation_step is Module.validation_step:
             warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=5)
             self._loaders[stage] = []
             return False

@@ -6,6 +6,7 @@ cost several times the step.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
@@ -42,7 +43,11 @@ def as_loader(data: Any, argument: str) -> Loader:
             "(tf.data.Dataset.from_generator), or give arrays in an ArrayLoader"
         )
     arrays = isinstance(data, (list, tuple)) and not all(isinstance(batch, (list, tuple, dict)) for batch in data)
-    if arrays or isinstance(data, (np.ndarray, tf.Tensor)) or not isinstance(data, (Iterable, keras.utils.PyDataset)):
+    if (
+        arrays
+        or isinstance(data, (np.ndarray, tf.Tensor, str, bytes, dict))
+        or not isinstance(data, (Iterable, keras.utils.PyDataset))
+    ):
         raise TypeError(
             f"{argument} is a {type(data).__name__}: expected an ArrayLoader (of arrays x, y), a tf.data.Dataset of batches "
             "or a keras.utils.PyDataset"
@@ -89,23 +94,27 @@ class StreamLoader(Loader):
         """The first batches, kept in memory."""
         return StreamLoader([batch for batch, _ in zip(self._batches(0), range(batches), strict=False)])
 
-    def stages(self, epoch: int, start: int = 0) -> Iterator[Stage]:
-        """The epoch's batches from `start` on, in stages of equal shapes."""
+    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+        """The epoch's batches from `start` on, to `stop`, in stages of equal shapes."""
         while self._epochs_begun < epoch:  # resumed: a shuffled source must come to the order of this epoch
+            self._begin_epoch()
             next(self._batches(0), None)
             self._end_epoch()
             self._epochs_begun += 1
         self._epochs_begun += 1
         used, self._used = self._used, True
-        yield from one_ahead(self._grouped(start), at_once=used)
-        self._end_epoch()
+        self._begin_epoch()
+        try:
+            yield from one_ahead(self._grouped(start, stop), at_once=used)
+        finally:  # also where the epoch is left before its end
+            self._end_epoch()
 
-    def _grouped(self, start: int) -> Iterator[Stage]:
+    def _grouped(self, start: int, stop: float) -> Iterator[Stage]:
         group: list[Any] = []
         shape: Shape = []
         capacity = 0
-        first = start
-        for batch in self._batches(start):
+        first, most = start, min(self.num_batches, stop)
+        for batch in self._batches(start) if most == math.inf else islice(self._batches(start), max(0, int(most) - start)):
             size = self._batch_size_of(batch)
             if group and (len(group) == capacity or _shape(batch) != shape):
                 yield self._stage(group, first, capacity)
@@ -113,7 +122,7 @@ class StreamLoader(Loader):
             if not group:
                 shape = _shape(batch)
                 batch_bytes = sum(int(part.nbytes) for part in tf.nest.flatten(batch))
-                capacity = int(max(1, min(STAGE_BATCHES, self.num_batches, STAGE_BYTES // max(1, batch_bytes))))
+                capacity = int(max(1, min(STAGE_BATCHES, most, STAGE_BYTES // max(1, batch_bytes))))
                 if self._shape is None:
                     self._shape, self.batch_size = shape, size
             group.append(batch)
@@ -146,13 +155,18 @@ class StreamLoader(Loader):
             return (_arrays(self.source[index]) for index in indices)
         return (_arrays(batch) for batch in islice(self.source, start, None))
 
+    def _begin_epoch(self) -> None:
+        if isinstance(self.source, keras.utils.PyDataset):
+            self.source.on_epoch_begin()
+
     def _end_epoch(self) -> None:
         if isinstance(self.source, keras.utils.PyDataset):
             self.source.on_epoch_end()
 
     def _batch_size_of(self, batch: Any) -> int:
         parts = tf.nest.flatten(batch)
-        if not all(isinstance(part, np.ndarray) and part.ndim for part in parts) or len({len(part) for part in parts}) != 1:
+        dense = all(isinstance(part, np.ndarray) and part.ndim and not part.dtype.hasobject for part in parts)
+        if not dense or len({len(part) for part in parts}) != 1:
             raise ValueError(
                 f"the {type(self.source).__name__} gives {tf.nest.map_structure(np.shape, batch)}: expected batches, dense "
                 "arrays whose first dimension is the examples; of a tf.data.Dataset of examples take dataset.batch(32)"

@@ -78,7 +78,9 @@ def _explained(module: Module, step: Callable[..., Any]) -> Iterator[None]:
 def _footprint(module: Module) -> dict[str, Any]:
     """What each attribute is, so that a change shows."""
     return {
-        name: (id(value), len(value) if isinstance(value, (list, dict, set)) else None)
+        name: (id(value), [id(part) for part in (value.values() if isinstance(value, dict) else value)])
+        if isinstance(value, (list, dict, set))
+        else id(value)
         for name, value in vars(module).items()
         if not name.startswith("_")
     }

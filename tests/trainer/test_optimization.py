@@ -295,7 +295,7 @@ def test_a_resumed_accumulation_ends_bit_identical(stop: int, tmp_path: Path, qu
 def test_a_model_whose_optimizer_was_built_without_accumulation_is_told_so(quiet: Quiet) -> None:
     model = compiled(keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
-    with pytest.raises(ValueError, match="the optimizer has been built without: make it with gradient_accumulation_steps=2"):
+    with pytest.raises(ValueError, match="has been built without accumulation: make it with gradient_accumulation_steps=2"):
         quiet(accumulate_grad_batches=2).fit(model, digits())
 
 

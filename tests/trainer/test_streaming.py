@@ -269,8 +269,8 @@ def test_of_an_unknown_number_of_batches_all_are_taken(kind: str, quiet: Quiet) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit_train_batches": 0.5}, "the limit is 0.5 of an unknown number of batches: give a number"),
-        ({"limit_val_batches": 0.5}, "the limit is 0.5 of an unknown number of batches: give a number"),
+        ({"limit_train_batches": 0.5}, "is 0.5 of an unknown number of batches: give a number"),
+        ({"limit_val_batches": 0.5}, "is 0.5 of an unknown number of batches: give a number"),
         ({"val_check_interval": 0.5}, "val_check_interval is 0.5 of a number of batches that is not known"),
     ],
 )

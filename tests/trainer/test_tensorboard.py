@@ -223,15 +223,3 @@ def test_a_run_resumed_again_and_again_shows_no_step_twice(tmp_path: Path, quiet
     reader = read(tmp_path / "events")
     assert [step for step, _ in curve(reader, "loss_step")] == list(range(2, 31, 2))
     assert [step for step, _ in curve(reader, "loss_epoch")] == [10, 20, 30]
-
-
-def test_a_reader_that_was_open_before_the_resume_forgets_the_purged_steps(tmp_path: Path, quiet: Quiet) -> None:
-    options = {"max_epochs": 3, "log_every_n_steps": 2, "jit_compile": False, "logger": TensorBoardLogger(tmp_path / "events")}
-    callbacks = [StopAt(25), ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=7)]
-    with pytest.raises(LookupError, match="stopped"):
-        quiet(**options, callbacks=callbacks).fit(Line(), points())
-    reader = read(tmp_path / "events")
-    assert [step for step, _ in curve(reader, "loss_step")] == list(range(2, 25, 2))
-    quiet(**options, callbacks=callbacks[1:]).fit(Line(), points(), ckpt_path="last")
-    reader.Reload()
-    assert [step for step, _ in curve(reader, "loss_step")] == list(range(2, 31, 2))

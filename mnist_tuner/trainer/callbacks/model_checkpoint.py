@@ -96,6 +96,7 @@ class ModelCheckpoint(Callback):
         self.last_model_path = ""
         self._saved_step = 0
         self._loaded: dict[str, Any] | None = None
+        self._folder = Path()
 
     @property
     def state_key(self) -> str:
@@ -109,11 +110,15 @@ class ModelCheckpoint(Callback):
     def state_dict(self) -> dict[str, Any]:
         """What is kept, by the files' names, and how good it is."""
         return {
-            "best_k_models": {Path(path).name: score for path, score in self.best_k_models.items()},
-            "best_model_path": Path(self.best_model_path).name,
+            "best_k_models": {self._name(path): score for path, score in self.best_k_models.items()},
+            "best_model_path": self._name(self.best_model_path),
             "current_score": self.current_score,
-            "last_model_path": Path(self.last_model_path).name,
+            "last_model_path": self._name(self.last_model_path),
         }
+
+    def _name(self, path: str) -> str:
+        """A path within the folder, which may be another one when the training is resumed."""
+        return Path(path).relative_to(self._folder).as_posix() if path else ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with those of these files that are there."""
@@ -123,9 +128,9 @@ class ModelCheckpoint(Callback):
         """Makes the files' names paths again."""
         state, self._loaded = self._loaded, None
         self._saved_step = trainer.global_step
+        self._folder = folder = self.folder(trainer)
         if state is None:
             return
-        folder = self.folder(trainer)
 
         def there(name: str) -> str:
             return str(folder / name) if name and (folder / name).is_file() else ""
@@ -182,10 +187,12 @@ class ModelCheckpoint(Callback):
         return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _save(self, trainer: Trainer, strict: bool = True) -> None:
-        if trainer.global_step == self._saved_step or self.save_top_k == 0:
+        if trainer.global_step == self._saved_step:
             return
         metrics = {**trainer.callback_metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
-        if self.monitor is None:
+        if self.save_top_k == 0:
+            pass
+        elif self.monitor is None:
             self._save_newest(trainer, metrics)
         elif self.monitor in metrics:
             self._save_best(trainer, metrics, float(metrics[self.monitor]))
@@ -241,17 +248,18 @@ class ModelCheckpoint(Callback):
         self._saved_step = trainer.global_step
 
     def _rank(self) -> None:
-        ranked = sorted(self.best_k_models, key=lambda path: self.best_k_models[path], reverse=self.mode == "max")
-        if ranked:
-            self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
-            self.best_model_score = self.best_k_models[ranked[0]]
+        if self.best_k_models:
+            best, worst = (min, max) if self.mode == "min" else (max, min)  # of equals the older one
+            self.best_model_path = best(self.best_k_models, key=lambda path: self.best_k_models[path])
+            self.kth_best_model_path = worst(self.best_k_models, key=lambda path: self.best_k_models[path])
+            self.best_model_score = self.best_k_models[self.best_model_path]
 
     def _path(self, trainer: Trainer, metrics: dict[str, float], leaving: str) -> Path:
         """The next file's path: not one that is there already, but for that which is to go."""
         name = self.format_checkpoint_name(metrics)
         path, version = self.folder(trainer) / f"{name}{SUFFIX}", 1
         while path.exists() and str(path) != leaving:
-            path, version = path.with_name(f"{name}-v{version}{SUFFIX}"), version + 1
+            path, version = self.folder(trainer) / f"{name}-v{version}{SUFFIX}", version + 1
         return path
 
     def format_checkpoint_name(self, metrics: dict[str, float]) -> str:

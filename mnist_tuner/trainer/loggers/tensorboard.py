@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mnist_tuner.trainer.atomic import atomic_path
 from mnist_tuner.trainer.loggers.logger import Logger
 
 
@@ -13,7 +15,9 @@ class TensorBoardLogger(Logger):
     """Writes event files that ``tensorboard --logdir`` shows: scalars by global step, and the run among the HParams.
 
     Args:
-        log_dir: the folder; by default ``tensorboard`` in the working directory. What other runs have left there stays.
+        log_dir: the folder, for one run; by default ``tensorboard`` in the working directory. When a training is resumed, what
+            it will write again is cut from the files that are there; a TensorBoard that is open meanwhile shows it twice until it
+            is started anew.
     """
 
     def __init__(self, log_dir: str | Path = "tensorboard") -> None:
@@ -50,15 +54,21 @@ class TensorBoardLogger(Logger):
         return {"step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Tells TensorBoard to forget what was logged after that step."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        """Cuts the files back to that step, so that nothing is shown twice."""
+        import tensorflow as tf
+        from tensorboard.compat.proto.event_pb2 import Event
 
         self.finalize("success")
         self._step = int(state_dict["step"])
-        writer = EventFileWriter(str(self.log_dir), filename_suffix=".resumed")
-        writer.add_event(Event(step=self._step + 1, session_log=SessionLog(status=SessionLog.START)))
-        writer.close()
+        for path in self.log_dir.glob("events.out.tfevents.*"):
+            kept = []
+            with suppress(tf.errors.DataLossError):  # killed while it wrote the last one
+                for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                    if Event.FromString(record).step <= self._step:
+                        kept.append(record)
+            with atomic_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as file:
+                for record in kept:
+                    file.write(record)
 
     def _events(self) -> Any:
         import tensorflow as tf
