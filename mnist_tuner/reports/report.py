@@ -187,6 +187,6 @@ class RunReport:
             "timing": None if self.timing is None else asdict(self.timing),
             "versions": self.versions,
             "data": None if self.data is None else asdict(self.data),
-            "stopped": self.stopped,
             "error": self.error,
+            **({"stopped": self.stopped} if self.stopped else {}),
         }

@@ -17,6 +17,7 @@ from mnist_tuner.trainer.hooks import call, call_callbacks, overridden
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due, validation_is_extra
+from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import RunningStage
 from mnist_tuner.trainer.tracing import logging_from, traced
 
@@ -191,7 +192,7 @@ def sanity_check(trainer: Trainer, module: Module, batches: float) -> None:
         call_callbacks(trainer, "on_sanity_check_end")
         return
     counted = [variable for metric in module.metrics for variable in metric.variables]
-    state = _values([*module.model.non_trainable_variables, *module.own_variables(), *counted])
+    state = _values([*module.model.non_trainable_variables, *module.own_variables(), *counted, global_generator().state])
     metrics = trainer.callback_metrics
     trainer.callback_metrics = dict(metrics)
     evaluate(trainer, module, RunningStage.SANITY_CHECKING, loaders, most=batches)

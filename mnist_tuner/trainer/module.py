@@ -14,7 +14,6 @@ import tensorflow as tf
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
 from mnist_tuner.trainer.module_hooks import ModuleHooks
-from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.tracing import call_step
 
 if TYPE_CHECKING:
@@ -274,9 +273,8 @@ class Module(ModuleHooks):
         return [value for value in self._attributes() if isinstance(value, keras.metrics.Metric)]
 
     def own_variables(self) -> Iterator[Any]:
-        """The random and other state that a checkpoint keeps besides the model: Keras's global seed generator, and variables,
-        layers and seed generators that are attributes of the module."""
-        yield global_generator().state
+        """The random and other state that a checkpoint keeps besides the model: variables, layers and generators that are
+        attributes of the module, or in lists or dicts that are."""
         for value in self._attributes():
             if isinstance(value, (keras.random.SeedGenerator, tf.random.Generator)):
                 yield value.state

@@ -47,6 +47,7 @@ class TrainerProperties:
         self.interrupt = Interrupt()
         self.in_call = False
         self.checkpoint: Checkpoint | None = None
+        self.randomness: Any = None
         self.ready = False
         self._sources: Sources | None = None
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from mnist_tuner._version import __version__
@@ -16,6 +17,7 @@ from mnist_tuner.trainer.datamodule import Loader
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.loops import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
 
 if TYPE_CHECKING:
@@ -65,7 +67,11 @@ def capture(trainer: Trainer, module: Module) -> Checkpoint:
         build_config=module.model.get_build_config(),
         extra={name: value for name, value in entries.items() if name not in _OWN},
     )
-    return Checkpoint.of(module, header)
+    checkpoint = Checkpoint.of(module, header)
+    drawn = np.array(global_generator().state.numpy())
+    if not np.array_equal(drawn, trainer.randomness):  # somebody draws from it: otherwise it is nothing of the training's
+        checkpoint.tensors["random/global"] = drawn
+    return checkpoint
 
 
 def find_checkpoint(trainer: Trainer, ckpt_path: str | Path | None) -> Checkpoint | None:
@@ -134,6 +140,8 @@ def resume_training(trainer: Trainer, module: Module, checkpoint: Checkpoint) ->
     """Weights, optimizer, metrics and what was logged; the model and the optimizer are built."""
     header = checkpoint.header
     checkpoint.restore(module)
+    if "random/global" in checkpoint.tensors:
+        global_generator().state.assign(checkpoint.tensors["random/global"])
     logs_of(module).setdefault(RunningStage.TRAINING, MetricLog()).restore(header.logs)
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     if header.threads != threads:
@@ -153,6 +161,7 @@ def make_ready(trainer: Trainer, module: Module, loader: Loader | None) -> None:
     trainer.ready = True
     if loader is not None:
         module.build(loader)
+    trainer.randomness = np.array(global_generator().state.numpy())
     fitting = trainer.state.fn is TrainerFn.FITTING
     if fitting and module.optimizer is not None and not module.optimizer.built:
         module.optimizer.build(module.model.trainable_variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,11 @@ def global_generator() -> keras.random.SeedGenerator:
     """The generator that `keras.random` draws from where it is given no seed; Keras 3.15 has no public way to it."""
     from keras.src.random.seed_generator import global_seed_generator
 
-    return global_seed_generator()
+    before = random.getstate()
+    try:
+        return global_seed_generator()
+    finally:
+        random.setstate(before)  # it may be made only now, with a seed drawn from these
 
 
 def current_seed() -> int:

@@ -32,7 +32,8 @@ from mnist_tuner.trainer import (
 from tests.commands import python
 from tests.trainer.conftest import Digits
 
-STEPS = 12  # of an epoch: 11 whole batches of 32 and one of 8 rows
+STEPS = 12  # of an epoch, in batches of 32
+ROWS, ROWS_WITH_A_SHORT_BATCH = 12 * 32, 11 * 32 + 8
 EPOCHS = 2
 
 
@@ -141,6 +142,7 @@ class Training:
                 "enable_model_summary": False,
                 "default_root_dir": self.folder,
                 "log_every_n_steps": 5,
+                "jit_compile": False,
                 "callbacks": [
                     *callbacks,
                     EarlyStopping("val_loss", patience=100),
@@ -151,7 +153,9 @@ class Training:
                 **options,
             }
         )
-        trainer.fit(model, self.digits(360, shuffle=True), self.digits(100, batch_size=50), ckpt_path=ckpt_path)
+        # A short batch is traced by itself, which takes a while; XLA's is a program of another kind, so there it matters.
+        rows = ROWS_WITH_A_SHORT_BATCH if self.options.get("jit_compile") else ROWS
+        trainer.fit(model, self.digits(rows, shuffle=True), self.digits(100, batch_size=50), ckpt_path=ckpt_path)
         return trainer, model
 
     @property
@@ -160,16 +164,13 @@ class Training:
 
 
 KINDS = {
+    "compiled by XLA": (compiled_net, {"jit_compile": True}),
     "keras.Model": (compiled_net, {}),
     "Module": (Net, {}),
-    "validated within epochs": (compiled_net, {"val_check_interval": 5, "jit_compile": False}),
-    "validated within epochs, a Module": (Net, {"val_check_interval": 0.25, "jit_compile": False}),
-    "plain graph": (compiled_net, {"jit_compile": False}),
-    "validated across epochs": (
-        compiled_net,
-        {"val_check_interval": 7, "check_val_every_n_epoch": None, "jit_compile": False},
-    ),
-    "accumulating": (compiled_net, {"accumulate_grad_batches": 5, "jit_compile": False}),
+    "validated within epochs": (compiled_net, {"val_check_interval": 5}),
+    "validated within epochs, a Module": (Net, {"val_check_interval": 0.25}),
+    "validated across epochs": (compiled_net, {"val_check_interval": 7, "check_val_every_n_epoch": None}),
+    "accumulating": (compiled_net, {"accumulate_grad_batches": 5}),
 }
 Reference = Callable[[str], tuple[Training, list[np.ndarray[Any, Any]], bytes]]
 
@@ -203,7 +204,7 @@ def assert_same(training: Training, model: Any, weights: list[np.ndarray[Any, An
 
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [*(("keras.Model", step) for step in (1, 12, 17)), *(("validated within epochs", step) for step in (1, 5, 11, 12, 13, 23))],
+    [("compiled by XLA", 17), *(("validated within epochs", step) for step in (1, 5, 11, 12, 13, 23))],
 )
 @pytest.mark.parametrize("way", ["max_steps", "should_stop", "Ctrl-C"])
 def test_a_training_stopped_at_a_step_is_resumed_to_the_bit(kind: str, way: str, step: int, undisturbed: Reference) -> None:
@@ -220,10 +221,8 @@ def test_a_training_stopped_at_a_step_is_resumed_to_the_bit(kind: str, way: str,
     assert_same(training, model, weights, metrics)
 
 
-@pytest.mark.parametrize("step", [3, 12, 16])
-@pytest.mark.parametrize(
-    "kind", ["Module", "validated within epochs, a Module", "plain graph", "validated across epochs", "accumulating"]
-)
+@pytest.mark.parametrize("step", [3, 16])
+@pytest.mark.parametrize("kind", ["Module", "validated within epochs, a Module", "validated across epochs", "accumulating"])
 def test_every_kind_of_state_is_resumed(kind: str, step: int, undisturbed: Reference) -> None:
     training, weights, metrics = undisturbed(kind)
     with pytest.raises(KeyboardInterrupt):
@@ -301,6 +300,7 @@ def test_early_stopping_counts_on(tmp_path: Path, digits: Digits) -> None:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 logger=False,
+                jit_compile=False,
             )
             trainer.fit(compiled_net(), digits(64), digits(32), ckpt_path=ckpt_path)
             return trainer
@@ -384,8 +384,8 @@ def test_last_without_a_checkpoint_starts_afresh_with_a_warning(undisturbed: Ref
 def test_resuming_with_another_kind_of_loop_warns(tmp_path: Path, digits: Digits) -> None:
     training = Training(tmp_path, digits, compiled_net)
     training.fit(max_steps=5)
-    training.options["jit_compile"] = False
-    with pytest.warns(UserWarning, match="made with XLA and is resumed with a plain graph"):
+    training.options["jit_compile"] = True
+    with pytest.warns(UserWarning, match="made with a plain graph and is resumed with XLA"):
         training.fit(ckpt_path="last")
 
 
@@ -467,7 +467,7 @@ def test_what_callbacks_module_and_datamodule_save_comes_back(tmp_path: Path, di
             self.loaded = state_dict
 
     def fit(keeper: Keeper, module: Keeping, data: Data, **options: Any) -> None:
-        silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "jit_compile": False}
         ckpt_path = options.pop("ckpt_path", None)
         trainer = Trainer(callbacks=[keeper, ModelCheckpoint(tmp_path)], **silent, **options)  # type: ignore[arg-type]
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
@@ -495,7 +495,7 @@ def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path: Path, digits: Di
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             self.number = state_dict["number"]
 
-    training = Training(tmp_path, digits, compiled_net, jit_compile=False)
+    training = Training(tmp_path, digits, compiled_net)
     training.fit(Number(1), Number(2), max_steps=2)
     fresh = [Number(0), Number(0)]
     training.fit(*fresh, ckpt_path="last", max_steps=4)
