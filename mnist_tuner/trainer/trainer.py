@@ -309,8 +309,18 @@ class Trainer(TrainerProperties):
             raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
         (train,) = loaders
         self.num_training_batches = self.limited(RunningStage.TRAINING, train)
-        if done(self):
-            return
+        trains = not done(self)
+        if trains:
+            self._train_epochs(module, train)
+        assert module.model is not None
+        assert module.optimizer is not None
+        if trains or self.checkpoint is not None:
+            # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
+            module.optimizer.finalize_variable_values(module.model.trainable_variables)
+        if trains:
+            call(self, "on_train_end")
+
+    def _train_epochs(self, module: Module, train: Loader) -> None:
         if self.validates:
             self.val_check_batches = self.limits.batches_between_validations(self.num_training_batches)
             if self.limits.validates_in(self.current_epoch):
@@ -325,23 +335,11 @@ class Trainer(TrainerProperties):
             if first:
                 warn_if_compiled_otherwise(self.checkpoint, self.jit_compiled)
             first = False
-        assert module.model is not None
-        assert module.optimizer is not None
-        # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
-        module.optimizer.finalize_variable_values(module.model.trainable_variables)
         module._log = None
-        call(self, "on_train_end")
 
-    def _evaluate_alone(
-        self,
-        fn: TrainerFn,
-        model: Module | keras.Model | None,
-        dataloaders: Any,
-        ckpt_path: str | Path | None,
-        datamodule: DataModule | None,
-    ) -> list[dict[str, float]]:
+    def _evaluate_alone(self, fn: TrainerFn, *arguments: Any) -> list[dict[str, float]]:
         stage = RunningStage(str(fn))
-        with self._alone(fn, model, dataloaders, ckpt_path, datamodule) as (module, loaders):
+        with self._alone(fn, *arguments) as (module, loaders):
             if not loaders:
                 return []
             return evaluate(self, module, stage, loaders, at_epoch_end=lambda log: self.log_metrics(log.logger_values()))

@@ -374,6 +374,21 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Reference) -> Non
     assert_same(training, model, weights, metrics)
 
 
+@pytest.mark.parametrize("stopped_at", [7, EPOCHS * STEPS])
+def test_averaged_weights_are_those_of_a_training_never_stopped(stopped_at: int, tmp_path: Path, digits: Digits) -> None:
+    def averaging_net() -> keras.Model:
+        model = compiled_net()
+        optimizer = keras.optimizers.Adam(use_ema=True, ema_momentum=0.5)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    whole, stopped = (Training(tmp_path / name, digits, averaging_net) for name in ("whole", "stopped"))
+    _, expected = whole.fit()
+    stopped.fit(max_steps=stopped_at)
+    _, model = stopped.fit(ckpt_path="last")
+    assert_same(stopped, model, state(expected), whole.metrics)
+
+
 def test_last_without_a_checkpoint_starts_afresh_with_a_warning(undisturbed: Reference) -> None:
     training, weights, metrics = undisturbed("keras.Model")
     with pytest.warns(UserWarning, match='ckpt_path is "last", but there is no checkpoint in .*: the training starts afresh'):
