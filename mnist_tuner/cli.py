@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -93,11 +92,10 @@ def train(
     if max_time is not None:
         runner.check_duration(max_time)
     if resume is not None:
-        config = runner.resumed_config(resume)
         given = [name for name in context.params if _is_given(context, name)]
         if contradicting := [name for name in given if name not in _MAY_CHANGE]:
             raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
-        config = replace(config, epochs=epochs) if "epochs" in given else config
+        config = runner.resumed_config(resume, epochs if "epochs" in given else None)
     else:
         config = runner.TrainConfig(
             epochs=epochs,

@@ -140,8 +140,8 @@ def check_duration(text: str) -> None:
         raise InputError(f"--max-time: {error}") from None
 
 
-def resumed_config(path: Path) -> TrainConfig:
-    """The configuration of a run that is to go on.
+def resumed_config(path: Path, epochs: int | None = None) -> TrainConfig:
+    """The configuration of a run that is to go on, perhaps for more epochs.
 
     Raises:
         InputError: the folder holds no run of ``train``, or one that cannot go on.
@@ -155,7 +155,11 @@ def resumed_config(path: Path) -> TrainConfig:
         raise InputError(f"{path / 'run.json'}: {error}") from None
     if config.fast_dev_run:
         raise InputError(f"{path}: a run with --fast-dev-run keeps no checkpoint to go on from")
-    return config
+    if manifest.get("epochs") and not any((path / "checkpoints").glob("*.safetensors")):
+        raise InputError(f"{path / 'checkpoints'}: its checkpoints are gone: there is nothing to go on from")
+    if epochs is not None and epochs < config.epochs:
+        raise InputError(f"--epochs is {epochs}: expected {config.epochs}, which the run has, or more")
+    return config if epochs is None else replace(config, epochs=epochs)
 
 
 def _check_range(option: str, value: int, low: int, high: int) -> None:
@@ -392,7 +396,7 @@ class _Run:
         class Judge(KerasModule):
             """Predicts with the probabilities beside the model's own outputs."""
 
-            def predict_step(self, batch: Any, batch_idx: Any) -> Any:
+            def predict_step(self, batch: Any, batch_idx: Any, dataloader_idx: int = 0) -> Any:
                 return class_probabilities(self.model, batch[0])
 
         assert self.trainer is not None

@@ -44,6 +44,7 @@ class CheckpointHeader:
         validation: metrics of a validation at the epoch's end that wait for its row in the logs.
         logs: what `Module.log` had collected in the epoch.
         callbacks, loggers, datamodule: what their ``state_dict`` gave.
+        data_seed: of the order of the training's rows, where an `ArrayLoader` shuffles them.
         hyper_parameters: the module's.
         build_config: from which Keras builds the model, the shape of its inputs.
         extra: what on_save_checkpoint added.
@@ -64,6 +65,7 @@ class CheckpointHeader:
     logs: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     loggers: list[Any] = field(default_factory=list)
+    data_seed: int | None = None
     datamodule: dict[str, Any] = field(default_factory=dict)
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     build_config: dict[str, Any] | None = None
@@ -81,8 +83,8 @@ class Checkpoint:
 
     Attributes:
         header: the JSON part.
-        tensors: every variable by its position: ``model/<index>``, ``optimizer/<index>``, ``metrics/<index>`` and, of the
-            module's own ones, ``module/<index>``; ``random/global`` is Keras's global generator where it was used, and
+        tensors: every variable by its position: ``model/<index>``, ``optimizer/<index>``, ``metrics/<metric>/<index>`` and, of
+            the module's own ones, ``module/<index>``; ``random/global`` is Keras's global generator where it was used, and
             ``state/<index>`` are arrays that stand in the header.
     """
 
@@ -129,13 +131,21 @@ class Checkpoint:
             )
         for name, variable in variables.items():
             variable.assign(self.tensors[name])
-        metrics = {} if weights_only else {n: v for n, v in _variables(module).items() if n.startswith("metrics/")}
-        # Other metrics than before have nothing to go on from; Keras makes the variables of its own at their first use.
-        if {name: tuple(variable.shape) for name, variable in metrics.items()} == {
-            name: tensor.shape for name, tensor in self.tensors.items() if name.startswith("metrics/")
-        }:
-            for name, variable in metrics.items():
-                variable.assign(self.tensors[name])
+        if not weights_only:
+            self.restore_metrics(module)
+
+    def restore_metrics(self, module: Module) -> bool:
+        """Puts the saved state into the module's metrics; False where one has not yet made its variables, or is another."""
+        complete = True
+        for number, metric in enumerate(module.metrics):
+            prefix = f"metrics/{number}/"
+            saved = [tensor for name, tensor in self.tensors.items() if name.startswith(prefix)]
+            if [tuple(variable.shape) for variable in metric.variables] == [tensor.shape for tensor in saved]:
+                for variable, tensor in zip(metric.variables, saved, strict=True):
+                    variable.assign(tensor)
+            else:
+                complete = False
+        return complete
 
     def arrays_in(self, value: Any) -> Any:
         """A part of the header with its arrays."""
@@ -209,7 +219,8 @@ def _variables(module: Module) -> dict[str, Any]:
     named: dict[str, Any] = _numbered("model", module.model.variables)
     if module.optimizer is not None:
         named |= _numbered("optimizer", module.optimizer.variables)
-        named |= _numbered("metrics", [variable for metric in module.metrics for variable in metric.variables])
+        for number, metric in enumerate(module.metrics):
+            named |= _numbered(f"metrics/{number}", metric.variables)
         named |= _numbered("module", module.own_variables())
     return named
 

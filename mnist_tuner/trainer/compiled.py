@@ -99,6 +99,10 @@ class CompiledLoop:
             self._steps = max(1, min(round(fitting), 8 * done, MOST_STEPS_PER_CALL))
         return result
 
+    def prepare(self, stage: Stage) -> None:
+        """Traces and compiles what a call for this stage needs, without a step."""
+        self._program(stage, jit=stage.whole and self.jit_compiled)
+
     def _program(self, stage: Stage, jit: bool) -> Callable[..., Any]:
         key = (jit, tuple((tuple(t.shape), t.dtype) for t in tf.nest.flatten(stage.rows)), stage.batch_size)
         if key not in self._programs:

@@ -170,6 +170,7 @@ class ArrayLoader(Loader):
             raise ValueError(f"seed is {seed}: expected 0 or more")
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.seed_given = seed is not None
         self.seed = current_seed() if seed is None else seed
         self.transform = transform
         self._used = False

@@ -66,7 +66,9 @@ def as_callbacks(given: Any) -> list[Callback]:
 
 def without_saving_and_stopping(callbacks: list[Callback]) -> list[Callback]:
     """The callbacks that a fast_dev_run leaves in."""
-    return [callback for callback in callbacks if not isinstance(callback, (ModelCheckpoint, EarlyStopping))]
+    own = (ModelCheckpoint, EarlyStopping)
+    keras_own = (keras.callbacks.ModelCheckpoint, keras.callbacks.EarlyStopping, keras.callbacks.BackupAndRestore)
+    return [callback for callback in callbacks if not isinstance(getattr(callback, "callback", callback), (*own, *keras_own))]
 
 
 def checkpoints_last(callbacks: list[Callback]) -> list[Callback]:

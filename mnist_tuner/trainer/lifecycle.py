@@ -62,6 +62,8 @@ def _take_callbacks(trainer: Trainer, module: Module) -> None:
     own = as_callbacks(module.configure_callbacks())
     if trainer.fast_dev_run:
         own = without_saving_and_stopping(own)
+    if trainer.state.fn is not TrainerFn.FITTING:  # those that a fit has left know more
+        own = [callback for callback in own if type(callback) not in {type(each) for each in trainer.callbacks}]
     kinds = {type(callback) for callback in own}
     kept = (callback for callback in trainer.callbacks if type(callback) not in kinds)
     trainer.callbacks = checkpoints_last([*kept, *own])

@@ -114,7 +114,7 @@ class MetricLog:
     def epoch_values(self) -> dict[str, float]:
         """The reduced values of the names logged with on_epoch; under ``name_epoch`` where on_step is set too."""
         return {
-            f"{name}_epoch" if entry.options.on_step else name: entry.epoch_value()
+            _forked(name, "_epoch") if entry.options.on_step else name: entry.epoch_value()
             for name, entry in self._logged()
             if entry.options.on_epoch
         }
@@ -122,7 +122,7 @@ class MetricLog:
     def step_values(self) -> dict[str, float]:
         """The last values of the names logged with on_step; under ``name_step`` where on_epoch is set too."""
         return {
-            f"{name}_step" if entry.options.on_epoch else name: float(entry.last)
+            _forked(name, "_step") if entry.options.on_epoch else name: float(entry.last)
             for name, entry in self._logged()
             if entry.options.on_step
         }
@@ -134,7 +134,7 @@ class MetricLog:
     def steps_logged(self) -> dict[str, npt.NDArray[np.float64]]:
         """For the loggers: each name logged with on_step and its values, that of batch i at i modulo the array's length."""
         return {
-            f"{name}_step" if entry.options.on_epoch else name: entry.steps.numpy()
+            _forked(name, "_step") if entry.options.on_epoch else name: entry.steps.numpy()
             for name, entry in self._logged()
             if entry.steps is not None
         }
@@ -169,7 +169,14 @@ class MetricLog:
 
     def logger_values(self) -> dict[str, float]:
         """What the loggers get at an epoch's end: the reduced values."""
-        loggers = {name for name, entry in self._logged() if entry.options.logger}
         return {
-            name: value for name, value in self.epoch_values().items() if name in loggers or name[: -len("_epoch")] in loggers
+            _forked(name, "_epoch") if entry.options.on_step else name: entry.epoch_value()
+            for name, entry in self._logged()
+            if entry.options.on_epoch and entry.options.logger
         }
+
+
+def _forked(name: str, ending: str) -> str:
+    """The name with an ending, which comes before that of a dataloader."""
+    base, separator, index = name.partition("/dataloader_idx_")
+    return f"{base}{ending}{separator}{index}"

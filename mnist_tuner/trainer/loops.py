@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice
 from mnist_tuner.trainer.hooks import call, call_callbacks, overridden
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.optimization import needs_xla
 from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due, validation_is_extra
 from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import RunningStage
@@ -100,6 +102,12 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
     hooked = overridden(trainer, "on_train_batch_start", "on_train_batch_end")
     loop = _train_loop(trainer, module, train, steps_per_call=1 if hooked else trainer.steps_per_call)
     position = 0
+    if trainer.checkpoint is not None and not trainer.metrics_restored:  # some make their variables when they are traced
+        loop.prepare(stage)
+        trainer.metrics_restored = trainer.checkpoint.restore_metrics(module)
+        if not trainer.metrics_restored:
+            warnings.warn("the state of some metrics does not fit the checkpoint: they start anew within the epoch", stacklevel=5)
+            trainer.metrics_restored = True
     while position < stage.batches and not stopping(trainer):
         batch_idx = stage.first + position
         if hooked:
@@ -323,7 +331,7 @@ def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
 
 
 def _train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, loader.transform, trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
+    key = (RunningStage.TRAINING, _known(loader.transform), trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
     if key not in loops_of(module):
         step = traced(module, module.optimize)
         loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
@@ -332,7 +340,7 @@ def _train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call
 
 
 def _evaluation_loop(module: Module, stage: RunningStage, loader: Loader, dataloader_idx: int | None) -> CompiledLoop:
-    key = (stage, loader.transform, dataloader_idx)
+    key = (stage, _known(loader.transform), dataloader_idx)
     if key not in loops_of(module):
         step = traced(module, _step(module, stage), dataloader_idx)
 
@@ -341,7 +349,8 @@ def _evaluation_loop(module: Module, stage: RunningStage, loader: Loader, datalo
             return tf.constant(0.0)
 
         # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), False, "auto", stop_at_nonfinite=False)
+        jit = needs_xla(module)
+        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), jit, "auto", stop_at_nonfinite=False)
     loop: CompiledLoop = loops_of(module)[key]
     return loop
 
@@ -349,7 +358,8 @@ def _evaluation_loop(module: Module, stage: RunningStage, loader: Loader, datalo
 def _step_program(module: Module, stage: RunningStage, dataloader_idx: int | None) -> Callable[[Any, tf.Tensor], Any]:
     key = (stage, "step", dataloader_idx)
     if key not in loops_of(module):
-        loops_of(module)[key] = tf.function(traced(module, _step(module, stage), dataloader_idx), autograph=False)
+        step = traced(module, _step(module, stage), dataloader_idx)
+        loops_of(module)[key] = tf.function(step, autograph=False, jit_compile=True if needs_xla(module) else None)
     program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
     return program
 
@@ -360,6 +370,11 @@ def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
     return step
 
 
+def _known(transform: Callable[..., Any] | None) -> Any:
+    """What stands for a transform in a key: a program keeps its transform alive, so that its id is its own."""
+    return transform if isinstance(transform, Hashable) else id(transform)
+
+
 def _preprocessing(loader: Loader) -> Callable[[Any], Any]:
     """The loader's transform without the loader: a program must not keep its data alive."""
     return partial(apply_transform, loader.transform)
@@ -367,12 +382,13 @@ def _preprocessing(loader: Loader) -> Callable[[Any], Any]:
 
 def trace_anew_if_changed(module: Module) -> None:
     """Forgets the module's programs if what they were traced with is no longer what it has."""
-    objects = module.traced_objects()
-    known = module.__dict__.get("_traced", objects)
-    if len(known) != len(objects) or any(a is not b for a, b in zip(known, objects, strict=True)):
+    objects, constants = module.traced_objects(), module.traced_constants()
+    known, known_constants = module.__dict__.get("_traced", (objects, constants))
+    same = len(known) == len(objects) and all(a is b for a, b in zip(known, objects, strict=True))
+    if not same or constants != known_constants:
         loops_of(module).clear()
         logs_of(module).clear()
-    module.__dict__["_traced"] = objects
+    module.__dict__["_traced"] = objects, constants
 
 
 def _values(variables: Any) -> list[tuple[Any, Any]]:

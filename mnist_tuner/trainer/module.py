@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
 
 
+_TRAINERS = {"model", "optimizer", "trainer", "_configured", "_hparams", "_log", "_logs", "_loops", "_place", "_traced"}
+"""The attributes that the trainer keeps in a module; all others are the user's."""
+
+
 class HyperParameters(dict[str, Any]):
     """Names and values, which are also attributes."""
 
@@ -223,6 +227,8 @@ class Module(ModuleHooks):
             on_epoch=not in_training_step if on_epoch is None else on_epoch,
             reduce_fx=reduce_fx,
         )
+        if options.on_step and batch_idx is None:
+            raise ValueError(f"log({name!r}): on_step is True in a hook of an epoch, which has no step: leave it out")
         if not (options.on_step or options.on_epoch):
             raise ValueError(f"log({name!r}): on_step and on_epoch are both False, so that nothing would be kept")
         suffix = "" if dataloader_idx is None else f"/dataloader_idx_{dataloader_idx}"
@@ -285,7 +291,7 @@ class Module(ModuleHooks):
 
     def _attributes(self) -> Iterator[Any]:
         for name, value in vars(self).items():
-            if name not in ("model", "optimizer", "trainer") and name[0] != "_":
+            if name not in _TRAINERS:
                 yield from value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
 
     def reset_metrics(self) -> None:
@@ -297,6 +303,13 @@ class Module(ModuleHooks):
         """What the traced steps have captured; when one of these is another object, they are traced anew."""
         assert self.model is not None
         return [self.model, self.optimizer, *self.model.trainable_variables]
+
+    def traced_constants(self) -> dict[str, Any]:
+        """The plain values among the attributes, which the traced steps hold as constants."""
+        plain = (bool, int, float, str, tuple, type(None))
+        return {
+            name: value for name, value in {**vars(self), **self.hparams}.items() if isinstance(value, plain) and name[0] != "_"
+        }
 
 
 class KerasModule(Module):
@@ -332,10 +345,14 @@ class KerasModule(Module):
         """Also makes the variables of the compiled metrics, which Keras makes at their first use."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(loader.first_batch(1))
         prediction = self.model(x, training=False)
-        if y is not None:
+        if y is not None and self.model.loss is not None:  # else the model's own train_step knows better
             self.model.compute_loss(x, y, prediction, weight)
             self.model.compute_metrics(x, y, prediction, weight)
         self.model.reset_metrics()
+
+    def predict_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> Any:
+        """Keras's own predict_step."""
+        return self.model.predict_step(batch)
 
     def optimize(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
         """Keras's own train_step.

@@ -1,4 +1,4 @@
-"""What callbacks and people read of a trainer."""
+"""What callbacks, loops and people use of a trainer, besides its verbs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint
-from mnist_tuner.trainer.datamodule import DataModule
+from mnist_tuner.trainer.datamodule import DataModule, Loader
 from mnist_tuner.trainer.interrupt import Interrupt
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
 from mnist_tuner.trainer.loops import logs_of, loops_of
 from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.profiler import Profiler
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerState
+from mnist_tuner.trainer.streaming import StreamLoader
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.sources import Sources
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
 class TrainerProperties:
     """The part of a `Trainer` that follows from the rest."""
 
+    overfit_batches: int | float
+    profiler: Profiler
+    _default_logger: bool
     callbacks: list[Callback]
+    accumulate_grad_batches: int
     limits: Limits
     loggers: list[Logger]
+
+    def _make_ready(self, loader: Loader | None) -> None:
+        raise NotImplementedError
 
     def __init__(self) -> None:
         self.state = TrainerState()
@@ -47,9 +56,34 @@ class TrainerProperties:
         self.interrupt = Interrupt()
         self.in_call = False
         self.checkpoint: Checkpoint | None = None
+        self.data_seed: int | None = None
+        self.metrics_restored = False
         self.randomness: Any = None
         self.ready = False
         self._sources: Sources | None = None
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Gives metrics to the loggers, by default as those of the present step."""
+        untrained = self._default_logger and not self.progress.total_batches  # its file may be that of a training
+        if not metrics or self.sanity_checking or untrained:
+            return
+        self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}
+        with self.profiler.profile("logging"):
+            for logger in self.loggers:
+                logger.log_metrics(metrics, self.global_step if step is None else step)
+
+    def val_loaders(self) -> list[Loader]:
+        """The validation loaders of the fit."""
+        assert self._sources is not None
+        if loaders := self._sources.loaders(RunningStage.VALIDATING):
+            self._make_ready(loaders[0])
+        return loaders
+
+    def limited(self, stage: RunningStage, loader: Loader) -> float:
+        """How many of the loader's batches a stage takes."""
+        if self.overfit_batches and isinstance(loader, StreamLoader):
+            return loader.num_batches  # already cut to these
+        return self.limits.batches(stage, loader.num_batches)
 
     @property
     def current_epoch(self) -> int:
@@ -82,9 +116,12 @@ class TrainerProperties:
 
     @property
     def estimated_stepping_batches(self) -> float:
-        """Optimizer steps that a fit will take in all; known once it has training data."""
-        epochs = math.inf if self.max_epochs == -1 else self.max_epochs
-        steps = epochs * self.num_training_batches // self.accumulation
+        """Optimizer steps that a fit will take in all, for a schedule, say; asks for the training data."""
+        if not self.num_training_batches and self._sources is not None:
+            for loader in self._sources.loaders(RunningStage.TRAINING):
+                self.num_training_batches = self.limited(RunningStage.TRAINING, loader)
+        batches = math.inf if self.max_epochs == -1 else self.max_epochs * self.num_training_batches
+        steps = batches if math.isinf(batches) else batches // self.accumulate_grad_batches
         return steps if self.max_steps == -1 else min(steps, self.max_steps)
 
     @property

@@ -13,7 +13,7 @@ import tensorflow as tf
 from mnist_tuner._version import __version__
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
-from mnist_tuner.trainer.datamodule import Loader
+from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.loops import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.module import Module
@@ -63,6 +63,7 @@ def capture(trainer: Trainer, module: Module) -> Checkpoint:
         callbacks=entries["callbacks"],
         loggers=loggers,
         datamodule=data_state,
+        data_seed=trainer.data_seed,
         hyper_parameters=entries["hyper_parameters"],
         build_config=module.model.get_build_config(),
         extra={name: value for name, value in entries.items() if name not in _OWN},
@@ -105,7 +106,7 @@ def find_checkpoint(trainer: Trainer, ckpt_path: str | Path | None) -> Checkpoin
         try:
             return read_checkpoint(path)
         except CheckpointError as error:
-            warnings.warn(f"{error}; the one before it is taken", stacklevel=4)
+            warnings.warn(f"{error}; it is passed over", stacklevel=4)
     warnings.warn(
         f'ckpt_path is "last", but there is no checkpoint in {", ".join(map(str, folders)) or "any folder (no ModelCheckpoint)"}'
         f": {'the training starts afresh' if trainer.state.fn is TrainerFn.FITTING else 'the weights stay as they are'}",
@@ -140,6 +141,7 @@ def resume_training(trainer: Trainer, module: Module, checkpoint: Checkpoint) ->
     """Weights, optimizer, metrics and what was logged; the model and the optimizer are built."""
     header = checkpoint.header
     checkpoint.restore(module)
+    trainer.metrics_restored = checkpoint.restore_metrics(module) or not trainer.progress.batch
     if "random/global" in checkpoint.tensors:
         global_generator().state.assign(checkpoint.tensors["random/global"])
     logs_of(module).setdefault(RunningStage.TRAINING, MetricLog()).restore(header.logs)
@@ -170,6 +172,29 @@ def make_ready(trainer: Trainer, module: Module, loader: Loader | None) -> None:
         resume_training(trainer, module, trainer.checkpoint)
     elif trainer.checkpoint is not None:
         trainer.checkpoint.restore(module, weights_only=True)
+
+
+def take_order(trainer: Trainer, loader: Loader) -> None:
+    """A resumed training takes its rows in the order in which it began."""
+    shuffled = loader if isinstance(loader, ArrayLoader) and loader.shuffle else None
+    if trainer.checkpoint is not None:
+        header = trainer.checkpoint.header
+        if shuffled is not None and header.data_seed not in (None, shuffled.seed):
+            if shuffled.seed_given:
+                warnings.warn(
+                    f"the training began with an order of seed {header.data_seed} and is resumed with {shuffled.seed}: the "
+                    "result will differ from one never stopped",
+                    stacklevel=4,
+                )
+            else:
+                shuffled.seed = int(header.data_seed or 0)
+        if trainer.progress.batch and header.num_training_batches not in (None, trainer.num_training_batches):
+            warnings.warn(
+                f"the checkpoint is from within an epoch of {header.num_training_batches} batches, and now it has "
+                f"{trainer.num_training_batches}: with other data or batches the result will differ from one never stopped",
+                stacklevel=4,
+            )
+    trainer.data_seed = None if shuffled is None else shuffled.seed
 
 
 def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.trainer.datamodule import DataModule, Loader
@@ -25,7 +24,6 @@ class Sources:
         module: its module.
         given: by stage, what was passed as data; None where nothing was.
         datamodule: instead of that.
-        ready: called with the first loader that is asked for, to build the model on its shapes.
 
     Raises:
         ValueError: both were given.
@@ -37,9 +35,8 @@ class Sources:
         module: Module,
         given: dict[RunningStage, Any],
         datamodule: DataModule | None,
-        ready: Callable[[Loader], None],
     ) -> None:
-        self._trainer, self._module, self._given, self._datamodule, self._ready = trainer, module, given, datamodule, ready
+        self._trainer, self._module, self._given, self._datamodule = trainer, module, given, datamodule
         self._loaders: dict[RunningStage, list[Loader]] = {}
 
     def has(self, stage: RunningStage) -> bool:
@@ -54,8 +51,11 @@ class Sources:
             return False
         fitting = self._trainer.state.fn is TrainerFn.FITTING
         if fitting and stage is RunningStage.VALIDATING and type(self._module).validation_step is Module.validation_step:
-            warnings.warn("there is validation data, but the module has no validation_step: it is not validated", stacklevel=5)
             self._loaders[stage] = []
+            if self._datamodule is None or getattr(self._datamodule, hook)() is not None:
+                warnings.warn(
+                    "there is validation data, but the module has no validation_step: it is not validated", stacklevel=5
+                )
             return False
         return True
 
@@ -73,8 +73,6 @@ class Sources:
             several = isinstance(data, (list, tuple)) and stage is not RunningStage.TRAINING
             loaders = [as_loader(part, name) for part in (data if several else [data])] if data is not None else []
             self._loaders[stage] = [self._fixed(loader, stage) for loader in loaders]
-            if loaders:
-                self._ready(self._loaders[stage][0])
         return self._loaders[stage]
 
     def _fixed(self, loader: Loader, stage: RunningStage) -> Loader:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +34,14 @@ from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
 from mnist_tuner.trainer.properties import TrainerProperties
-from mnist_tuner.trainer.resume import capture, find_checkpoint, make_ready, resume_callbacks, warn_if_compiled_otherwise
+from mnist_tuner.trainer.resume import (
+    capture,
+    find_checkpoint,
+    make_ready,
+    resume_callbacks,
+    take_order,
+    warn_if_compiled_otherwise,
+)
 from mnist_tuner.trainer.rhythm import done
 from mnist_tuner.trainer.sources import Sources
 from mnist_tuner.trainer.states import RunningStage, TrainerFn
@@ -181,6 +187,7 @@ class Trainer(TrainerProperties):
             checkpointing=enable_checkpointing,
             fast_dev_run=bool(n),
         )
+        self._default_logger = logger is True
         self.loggers = [] if n else logger_list(logger, self.default_root_dir)
         self.device = {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
         if deterministic:
@@ -227,7 +234,7 @@ class Trainer(TrainerProperties):
             if self.limits.shares[RunningStage.TRAINING] != 0:
                 self._train(module, sources)
             elif self.checkpoint is not None:
-                make_ready(self, module, None)
+                self._make_ready(None)
             call(self, "on_fit_end")
 
     def validate(
@@ -283,32 +290,20 @@ class Trainer(TrainerProperties):
         with self.profiler.profile("checkpoints"):
             capture(self, self.module).save(Path(path))
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Gives metrics to the loggers, by default as those of the present step."""
-        if not metrics or self.sanity_checking:
-            return
-        self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}
-        with self.profiler.profile("logging"):
-            for logger in self.loggers:
-                logger.log_metrics(metrics, self.global_step if step is None else step)
-
-    def limited(self, stage: RunningStage, loader: Loader) -> float:
-        """How many of the loader's batches a stage takes."""
-        return self.limits.batches(stage, loader.num_batches)
-
-    def val_loaders(self) -> list[Loader]:
-        """The validation loaders of the fit."""
-        assert self._sources is not None
-        return self._sources.loaders(RunningStage.VALIDATING)
-
     # The parts of the verbs.
+
+    def _make_ready(self, loader: Loader | None) -> None:
+        assert self.module is not None
+        make_ready(self, self.module, loader)
 
     def _train(self, module: Module, sources: Sources) -> None:
         loaders = sources.loaders(RunningStage.TRAINING)
         if not loaders:
             raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
         (train,) = loaders
+        self._make_ready(train)
         self.num_training_batches = self.limited(RunningStage.TRAINING, train)
+        take_order(self, train)
         trains = not done(self)
         if trains:
             self._train_epochs(module, train)
@@ -370,6 +365,8 @@ class Trainer(TrainerProperties):
             if not loaders and self.limits.shares[stage] != 0:
                 hook = {"validate": "val", "test": "test", "predict": "predict"}[stage]
                 raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}_dataloader()")
+            if loaders:
+                self._make_ready(loaders[0])
             yield module, loaders
 
     @contextmanager
@@ -388,7 +385,8 @@ class Trainer(TrainerProperties):
         self.module, module.trainer, self.datamodule = module, self, datamodule
         self.should_stop = self.interrupted = self.in_call = self.ready = False
         self.callback_metrics, self.validation_metrics, self.snapshot = {}, {}, None
-        self._sources = Sources(self, module, given, datamodule, partial(make_ready, self, module))
+        self._sources = Sources(self, module, given, datamodule)
+        self.num_training_batches = 0
         for log in logs_of(module).values():
             log.reset()
         try:

@@ -101,6 +101,11 @@ def test_a_finished_run_is_reported_again_and_may_be_given_more_epochs(
     more = json.loads(mnist_tuner("train", "--resume", run, "--json", "--epochs", str(EPOCHS + 1)).stdout)
     assert more["epochs"][:-1] == manifest["epochs"]
     assert more["epochs"][-1]["epoch"] == EPOCHS + 1
+    fewer = mnist_tuner("train", "--resume", run, "--epochs", "3", code=2)
+    assert f"--epochs is 3: expected {EPOCHS + 1}, which the run has, or more" in fewer.stderr
+    shutil.rmtree(run / "checkpoints")
+    assert "its checkpoints are gone" in mnist_tuner("train", "--resume", run, code=2).stderr
+    assert json.loads((run / "run.json").read_text())["test"] == more["test"]
 
 
 def test_a_run_stopped_by_max_time_is_resumed_to_the_bit(whole: Path, small_dataset_folder: Path, tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(undisturbed: Refere
     newest = training.folder / "checkpoints" / "epoch=1-step=15.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     os.utime(newest)
-    with pytest.warns(UserWarning, match=r"step=15.safetensors: not a whole checkpoint .* the one before it is taken"):
+    with pytest.warns(UserWarning, match=r"step=15.safetensors: not a whole checkpoint .* it is passed over"):
         trainer, model = training.fit(ckpt_path="last")
     assert trainer.global_step == EPOCHS * STEPS
     assert_same(training, model, weights, metrics)

@@ -74,6 +74,7 @@ class EarlyStopping(Callback):
         self.best_score = math.inf if mode == "min" else -math.inf
         self.stopped_epoch = 0
         self.stopping_reason_message: str | None = None
+        self._resumed = False
 
     @property
     def state_key(self) -> str:
@@ -88,6 +89,14 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them back."""
         vars(self).update(state_dict)
+        self._resumed = True
+
+    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+        """A training that it had stopped stays stopped, unless it may now wait longer."""
+        waiting = self.wait_count > 0
+        if self._resumed and self.stopping_reason_message is not None and (not waiting or self.wait_count >= self.patience):
+            trainer.should_stop = True
+        self._resumed = False
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """Checks."""

@@ -31,8 +31,10 @@ class LearningRateMonitor(Callback):
         self.logging_interval = logging_interval
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        """Sees that there is a logger."""
-        if not trainer.loggers:
+        """Sees that there is a logger, and how many steps the optimizer has made before."""
+        inner = _inner(module)
+        self._before = int(inner.iterations) * trainer.accumulation - trainer.progress.total_batches
+        if not trainer.loggers and not trainer.fast_dev_run:
             raise RuntimeError("LearningRateMonitor needs a logger: give the Trainer one, such as logger=CSVLogger(path)")
 
     def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
@@ -52,7 +54,11 @@ class LearningRateMonitor(Callback):
     def _rate(self, module: Module, batch: int) -> dict[str, float]:
         optimizer = _inner(module)
         rate = optimizer._learning_rate
-        value = rate(batch) if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else optimizer.learning_rate
+        value = (
+            rate(max(0, self._before + batch))
+            if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+            else optimizer.learning_rate
+        )
         return {f"lr-{type(optimizer).__name__}": float(value)}
 
 

@@ -94,7 +94,7 @@ class ModelCheckpoint(Callback):
         self.kth_best_model_path = ""
         self.current_score: float | None = None
         self.last_model_path = ""
-        self._saved_step = 0
+        self._saved_batch = 0
         self._loaded: dict[str, Any] | None = None
         self._folder = Path()
 
@@ -127,7 +127,7 @@ class ModelCheckpoint(Callback):
     def on_fit_start(self, trainer: Trainer, module: Module) -> None:
         """Makes the files' names paths again."""
         state, self._loaded = self._loaded, None
-        self._saved_step = trainer.global_step
+        self._saved_batch = trainer.progress.total_batches
         self._folder = folder = self.folder(trainer)
         if state is None:
             return
@@ -187,7 +187,7 @@ class ModelCheckpoint(Callback):
         return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _save(self, trainer: Trainer, strict: bool = True) -> None:
-        if trainer.global_step == self._saved_step:
+        if trainer.progress.total_batches == self._saved_batch:
             return
         metrics = {**trainer.callback_metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
         if self.save_top_k == 0:
@@ -212,7 +212,7 @@ class ModelCheckpoint(Callback):
         """Saves what has perhaps not been measured, and so cannot be ranked."""
         if self.monitor is None:
             self._save(trainer)
-        elif self._saved_step != trainer.global_step and self.save_top_k != 0:
+        elif self._saved_batch != trainer.progress.total_batches and self.save_top_k != 0:
             self._save_last(trainer)
 
     def _save_newest(self, trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -245,7 +245,7 @@ class ModelCheckpoint(Callback):
     def _write(self, trainer: Trainer, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(path)
-        self._saved_step = trainer.global_step
+        self._saved_batch = trainer.progress.total_batches
 
     def _rank(self) -> None:
         if self.best_k_models:

@@ -50,7 +50,9 @@ class TensorBoardLogger(Logger):
             self._writer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The last step."""
+        """The last step; what has been logged is on the disk then."""
+        if self._writer is not None:
+            self._writer.flush()
         return {"step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
