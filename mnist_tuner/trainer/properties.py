@@ -15,7 +15,7 @@ from mnist_tuner.trainer.loggers import Logger
 from mnist_tuner.trainer.loops import logs_of, loops_of
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.profiler import Profiler
-from mnist_tuner.trainer.states import Progress, RunningStage, TrainerState
+from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn, TrainerState
 from mnist_tuner.trainer.streaming import StreamLoader
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class TrainerProperties:
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Gives metrics to the loggers, by default as those of the present step."""
-        untrained = self._default_logger and not self.progress.total_batches  # its file may be that of a training
+        # The file of the logger that nobody asked for may be that of another trainer's training.
+        untrained = self._default_logger and not self.progress.total_batches and self.state.fn is not TrainerFn.FITTING
         if not metrics or self.sanity_checking or untrained:
             return
         self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}

@@ -75,7 +75,7 @@ class Trainer(TrainerProperties):
         enable_progress_bar: the same for `RichProgressBar`.
         enable_model_summary: the same for `RichModelSummary`.
         gradient_clip_val, gradient_clip_algorithm: clips gradients by their common "norm" or by "value".
-        accumulate_grad_batches: batches per optimizer step.
+        accumulate_grad_batches: batches per optimizer step; set in the optimizer, where it stays.
         precision: "32-true", "16-mixed" or "bf16-mixed", for the model that configure_model makes; None for Keras's policy.
         deterministic: asks TensorFlow for deterministic operations, for the rest of the process.
         accelerator: "auto", "cpu" or "gpu".
