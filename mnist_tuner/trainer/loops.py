@@ -5,23 +5,22 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from mnist_tuner.trainer.compiled import MOST_STEPS_PER_CALL, CompiledLoop
-from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice_batch
+from mnist_tuner.trainer.compiled import MOST_STEPS_PER_CALL
+from mnist_tuner.trainer.datamodule import Loader, Stage
 from mnist_tuner.trainer.hooks import call, call_callbacks, overridden
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.optimization import needs_xla
+from mnist_tuner.trainer.programs import batch_program, evaluation_loop, logs_of, step_program, train_loop
 from mnist_tuner.trainer.rhythm import batches_of_epoch, batches_until_due, stopping, validation_due, validation_is_extra
 from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import RunningStage
-from mnist_tuner.trainer.tracing import logging_from, traced
+from mnist_tuner.trainer.tracing import logging_from
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
@@ -100,7 +99,7 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
     progress, profiler = trainer.progress, trainer.profiler
     log = logs_of(module)[RunningStage.TRAINING]
     hooked = overridden(trainer, "on_train_batch_start", "on_train_batch_end")
-    loop = _train_loop(trainer, module, train, steps_per_call=1 if hooked else trainer.steps_per_call)
+    loop = train_loop(trainer, module, train, steps_per_call=1 if hooked else trainer.steps_per_call)
     position = 0
     if trainer.checkpoint is not None and not trainer.metrics_restored:  # some make their variables when they are traced
         loop.prepare(stage)
@@ -111,7 +110,7 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
     while position < stage.batches and not stopping(trainer):
         batch_idx = stage.first + position
         if hooked:
-            batch = train.preprocess(slice_batch(stage.rows, position, stage.batch_size))
+            batch = batch_program(module, train, stage)(stage.rows, tf.constant(position))
             with logging_from(module, batch, batch_idx, None):
                 call(trainer, "on_train_batch_start", batch, batch_idx)
         traced_before, compiled_before = loop.trace_seconds, loop.xla_seconds
@@ -247,7 +246,7 @@ def evaluate(
             for _ in _one_by_one(trainer, module, kind, loader, batches, index):
                 pass
             continue
-        loop = _evaluation_loop(module, kind, loader, index)
+        loop = evaluation_loop(module, kind, loader, index)
         for rows in loader.stages(0, stop=batches):
             position = 0
             while position < rows.batches:
@@ -284,11 +283,11 @@ def _one_by_one(
     trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
 ) -> Iterator[Any]:
     """Runs a step of validation, test or prediction a batch at a time within the batch hooks, and gives its outputs."""
-    noun, program = _NOUN[stage], _step_program(module, stage, dataloader_idx)
+    noun, program = _NOUN[stage], step_program(module, stage, dataloader_idx)
     hooked = overridden(trainer, f"on_{noun}_batch_start", f"on_{noun}_batch_end")
     for rows in loader.stages(0, stop=batches):
         for position in range(rows.batches):
-            batch = loader.preprocess(slice_batch(rows.rows, position, rows.batch_size))
+            batch = batch_program(module, loader, rows)(rows.rows, tf.constant(position))
             batch_idx = rows.first + position
             arguments = (batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
             if hooked:
@@ -313,82 +312,6 @@ def begin(trainer: Trainer, module: Module, stage: RunningStage, anew: bool = Tr
         log.reset()
         module.reset_metrics()
     return log
-
-
-# Programs and logs live with the module, so that a later fit of the same module compiles nothing.
-
-
-def loops_of(module: Module) -> dict[Any, Any]:
-    """The module's compiled loops and programs; a key begins with the stage."""
-    loops: dict[Any, Any] = module.__dict__.setdefault("_loops", {})
-    return loops
-
-
-def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
-    """What the module logs, by stage."""
-    logs: dict[RunningStage, MetricLog] = module.__dict__.setdefault("_logs", {})
-    return logs
-
-
-def _train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, _known(loader.transform), trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
-    if key not in loops_of(module):
-        step = traced(module, module.optimize)
-        loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
-    loop: CompiledLoop = loops_of(module)[key]
-    return loop
-
-
-def _evaluation_loop(module: Module, stage: RunningStage, loader: Loader, dataloader_idx: int | None) -> CompiledLoop:
-    key = (stage, _known(loader.transform), dataloader_idx)
-    if key not in loops_of(module):
-        step = traced(module, _step(module, stage), dataloader_idx)
-
-        def measure(batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-            step(batch, batch_idx)
-            return tf.constant(0.0)
-
-        # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-        jit = needs_xla(module)
-        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), jit, "auto", stop_at_nonfinite=False)
-    loop: CompiledLoop = loops_of(module)[key]
-    return loop
-
-
-def _step_program(module: Module, stage: RunningStage, dataloader_idx: int | None) -> Callable[[Any, tf.Tensor], Any]:
-    key = (stage, "step", dataloader_idx)
-    if key not in loops_of(module):
-        step = traced(module, _step(module, stage), dataloader_idx)
-        loops_of(module)[key] = tf.function(step, autograph=False, jit_compile=True if needs_xla(module) else None)
-    program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
-    return program
-
-
-def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
-    name = {"validate": "validation_step", "test": "test_step", "predict": "predict_step"}[stage]
-    step: Callable[..., Any] = getattr(module, name)
-    return step
-
-
-def _known(transform: Callable[..., Any] | None) -> Any:
-    """What stands for a transform in a key: a program keeps its transform alive, so that its id is its own."""
-    return transform if isinstance(transform, Hashable) else id(transform)
-
-
-def _preprocessing(loader: Loader) -> Callable[[Any], Any]:
-    """The loader's transform without the loader: a program must not keep its data alive."""
-    return partial(apply_transform, loader.transform)
-
-
-def trace_anew_if_changed(module: Module) -> None:
-    """Forgets the module's programs if what they were traced with is no longer what it has."""
-    objects, constants = module.traced_objects(), module.traced_constants()
-    known, known_constants = module.__dict__.get("_traced", (objects, constants))
-    same = len(known) == len(objects) and all(a is b for a, b in zip(known, objects, strict=True))
-    if not same or constants != known_constants:
-        loops_of(module).clear()
-        logs_of(module).clear()
-    module.__dict__["_traced"] = objects, constants
 
 
 def _values(variables: Any) -> list[tuple[Any, Any]]:

@@ -12,9 +12,9 @@ from mnist_tuner.trainer.datamodule import DataModule, Loader
 from mnist_tuner.trainer.interrupt import Interrupt
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loops import logs_of, loops_of
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.profiler import Profiler
+from mnist_tuner.trainer.programs import logs_of, loops_of
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn, TrainerState
 from mnist_tuner.trainer.streaming import StreamLoader
 

@@ -15,8 +15,8 @@ from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
 from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
 from mnist_tuner.trainer.logging import MetricLog
-from mnist_tuner.trainer.loops import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.programs import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
 

@@ -22,17 +22,11 @@ from mnist_tuner.trainer.hooks import call
 from mnist_tuner.trainer.lifecycle import running
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loops import (
-    begin,
-    evaluate,
-    logs_of,
-    predict,
-    sanity_check,
-    train_epoch,
-)
+from mnist_tuner.trainer.loops import begin, evaluate, predict, sanity_check, train_epoch
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
+from mnist_tuner.trainer.programs import logs_of
 from mnist_tuner.trainer.properties import TrainerProperties
 from mnist_tuner.trainer.resume import (
     capture,
