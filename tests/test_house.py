@@ -18,8 +18,9 @@ ABOVE = {  # what each room may import of the house
     "models": {"trainer", "errors"},
     "reports": {"reports", "trainer", "errors"},
     "runs": {"trainer", "errors"},
+    "config": {"trainer", "errors"},
     "startup": {"errors"},
-    "runner": {"_version", "reports", "models", "data", "trainer", "runs", "startup", "errors"},
+    "runner": {"_version", "config", "reports", "models", "data", "trainer", "runs", "startup", "errors"},
     "cli": {"runner", "reports", "runs", "errors", "_version"},
 }
 
