@@ -85,19 +85,20 @@ def train(
 ) -> None:
     """Train the baseline, test it on the test images, and report."""
     from mnist_tuner import runner
+    from mnist_tuner.config import TrainConfig, check_duration
     from mnist_tuner.reports.console import Terminal
     from mnist_tuner.reports.report import RunReport
     from mnist_tuner.runs import to_json
 
     if max_time is not None:
-        runner.check_duration(max_time)
+        check_duration(max_time)
     if resume is not None:
         given = [name for name in context.params if _is_given(context, name)]
         if contradicting := [name for name in given if name not in _MAY_CHANGE]:
             raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
         config = runner.resumed_config(resume, epochs if "epochs" in given else None)
     else:
-        config = runner.TrainConfig(
+        config = TrainConfig(
             epochs=epochs,
             batch_size=batch_size,
             hidden=_widths(hidden),

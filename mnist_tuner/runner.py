@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_tuner._version import __version__
-from mnist_tuner.config import TrainConfig as TrainConfig
-from mnist_tuner.config import check_duration as check_duration
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report

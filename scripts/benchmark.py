@@ -273,7 +273,7 @@ def bare_loop() -> dict[str, float]:
         loss_mean.reset_state()
         accuracy.reset_state()
         order = generator.permutation(IMAGES)
-        half = batches // 2 + 1  # gathering half an epoch at a time leaves less in the caches to be thrown out
+        half = batches // 2 + 1  # so many batches are gathered at a time
         for first in range(0, batches, half):
             rows = order[first * BATCH_SIZE : (first + half) * BATCH_SIZE]
             rows = np.concatenate([rows, np.zeros(half * BATCH_SIZE - len(rows), rows.dtype)])

@@ -21,7 +21,7 @@ ABOVE = {  # what each room may import of the house
     "config": {"trainer", "errors"},
     "startup": {"errors"},
     "runner": {"_version", "config", "reports", "models", "data", "trainer", "runs", "startup", "errors"},
-    "cli": {"runner", "reports", "runs", "errors", "_version"},
+    "cli": {"runner", "config", "reports", "runs", "errors", "_version"},
 }
 
 

@@ -107,12 +107,15 @@ class Checkpoint:
             **self.arrays_in(header.extra),
         }
 
-    def restore(self, module: Module, weights_only: bool = False) -> None:
+    def restore(self, module: Module, weights_only: bool = False) -> bool:
         """Puts the saved state into a module whose model (and optimizer, if it has one) is built.
 
         Args:
             module: what to change.
             weights_only: leave all but the model as it is.
+
+        Returns:
+            Whether that was all; see `restore_metrics`.
 
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
@@ -131,8 +134,7 @@ class Checkpoint:
             )
         for name, variable in variables.items():
             variable.assign(self.tensors[name])
-        if not weights_only:
-            self.restore_metrics(module)
+        return weights_only or self.restore_metrics(module)
 
     def restore_metrics(self, module: Module) -> bool:
         """Puts the saved state into the module's metrics; False where one has not yet made its variables, or is another."""

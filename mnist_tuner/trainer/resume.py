@@ -140,8 +140,7 @@ def resume_callbacks(trainer: Trainer, module: Module, checkpoint: Checkpoint) -
 def resume_training(trainer: Trainer, module: Module, checkpoint: Checkpoint) -> None:
     """Weights, optimizer, metrics and what was logged; the model and the optimizer are built."""
     header = checkpoint.header
-    checkpoint.restore(module)
-    trainer.metrics_restored = checkpoint.restore_metrics(module) or not trainer.progress.batch
+    trainer.metrics_restored = checkpoint.restore(module) or not trainer.progress.batch
     if "random/global" in checkpoint.tensors:
         global_generator().state.assign(checkpoint.tensors["random/global"])
     logs_of(module).setdefault(RunningStage.TRAINING, MetricLog()).restore(header.logs)

@@ -387,4 +387,5 @@ class Trainer(TrainerProperties):
             with running(self, fn, module, datamodule):
                 yield module, self._sources
         finally:
-            self._sources = self.datamodule = None  # what has been trained keeps no data alive
+            # What has been trained keeps neither its data alive nor the state that it was resumed from.
+            self._sources = self.datamodule = self.checkpoint = None

@@ -537,19 +537,20 @@ def test_metrics_csv_torn_in_its_last_line_is_cut_back(undisturbed: Reference) -
 
 
 def test_a_timer_goes_on_from_where_it_was(tmp_path: Path, digits: Digits) -> None:
-    training = Training(tmp_path, digits, compiled_net)
-    first = Timer()
-    training.fit(first, max_steps=3)
-    spent = first.time_elapsed()
-    assert spent > 0
-    second = Timer()
-    training.fit(second, ckpt_path="last")
-    saved = spent - 0.5 * spent  # the checkpoint was written a little before the end
-    assert second.time_elapsed() > saved
-    over = Timer(duration={"seconds": saved / 1e6})
-    trainer, _ = training.fit(over, ckpt_path="last", max_epochs=5)
-    assert trainer.current_epoch == EPOCHS  # its time was over before it began
-    assert over.time_remaining() < 0  # type: ignore[operator]
+    class Look(Callback):
+        def on_fit_start(self, trainer: Trainer, module: Module) -> None:
+            self.seen = [each.time_elapsed() for each in trainer.callbacks if isinstance(each, Timer)]
+
+    training, look = Training(tmp_path, digits, compiled_net), Look()
+    training.fit(Timer(), max_steps=3)
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    saved = read_checkpoint(path).header.callbacks["Timer"]["time_elapsed"]["train"]
+    assert saved > 0
+    over = Timer(duration={"seconds": saved})
+    trainer, _ = training.fit(over, look, ckpt_path="last")
+    assert look.seen == [saved]
+    assert trainer.global_step == 3  # its time was over before it began
+    assert over.time_remaining() <= 0  # type: ignore[operator]
 
 
 def test_a_logger_that_lacks_rows_says_so(tmp_path: Path, digits: Digits) -> None:

@@ -21,7 +21,7 @@ class KerasCallback(Callback):
 
     Its batch methods are called where it overrides them, and then make the loop run one step per call; they are given the loss
     as logs. Numbers, texts and arrays among its attributes are kept in checkpoints, so that it goes on when the training is
-    resumed. An epoch that was stopped within is not an epoch for it.
+    resumed. An epoch that is stopped within ends for it only if one of Keras's callbacks stopped it.
 
     Args:
         callback: Keras's.
