@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mnist_tuner._version import __version__
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, RunError
 
 # The base of every usage error; typer's own name for it differs between releases, its place does not.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
@@ -84,10 +84,10 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
 ) -> None:
     """Train the baseline, test it on the test images, and report."""
-    from mnist_tuner import runner
     from mnist_tuner.config import TrainConfig, check_duration
     from mnist_tuner.reports.console import Terminal
     from mnist_tuner.reports.report import RunReport
+    from mnist_tuner.runner import training
     from mnist_tuner.runs import to_json
 
     if max_time is not None:
@@ -96,7 +96,7 @@ def train(
         given = [name for name in context.params if _is_given(context, name)]
         if contradicting := [name for name in given if name not in _MAY_CHANGE]:
             raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
-        config = runner.resumed_config(resume, epochs if "epochs" in given else None)
+        config = training.resumed_config(resume, epochs if "epochs" in given else None)
     else:
         config = TrainConfig(
             epochs=epochs,
@@ -118,12 +118,98 @@ def train(
         if json:
             print(to_json(report.to_dict()), end="", flush=True)
 
-    runner.train(
+    training.train(
         config,
         Terminal(stderr=json),
         resume=resume,
         max_time=max_time,
         profile=profile,
+        quiet=quiet,
+        began=_began,
+        at_end=print_document,
+    )
+
+
+def _width_range(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(f"--widths is {text!r}: expected least:greatest:step, such as 32:512:32") from None
+
+
+def _worker_count(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--workers is {text!r}: expected auto, or a number of processes such as 2, or 0") from None
+
+
+@app.command(epilog="Example: mnist-tuner search --strategy bayesian --trials 30 --replicates 3 --max-time 10m")
+def search(
+    context: typer.Context,
+    strategy: Annotated[str, typer.Option(help="random, grid, bayesian or hyperband.")] = "random",
+    trials: Annotated[
+        int | None, typer.Option(help="At most so many trials.", show_default="16; grid and hyperband: all")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images; Hyperband's most.")] = 5,
+    replicates: Annotated[int, typer.Option(help="Trainings of each trial, each with a seed of its own.")] = 3,
+    widths: Annotated[str, typer.Option(help="Widths of the hidden layers, least:greatest:step.")] = "32:512:32",
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    final_seeds: Annotated[int, typer.Option(help="Trainings of winner and baseline in the comparison.")] = 5,
+    workers: Annotated[str, typer.Option(help="Processes; auto: one per core; 0: none, for debugging.")] = "auto",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask cluster, such as tcp://host:8786.", show_default="this machine")
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Begin no trial after this long: 90s, 10m, DD:HH:MM:SS.", show_default="no limit")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of four IDX files (.gz or not).", show_default="the embedded MNIST")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder in which the search's folder is made.")] = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of a search to go on with, with its own options.", show_default="a new search")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
+) -> None:
+    """Search the widths of the hidden layers, compare the winner with the baseline, and report."""
+    from mnist_tuner.config import SearchConfig, check_duration
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.reports.search import SearchReport
+    from mnist_tuner.runner import searching
+    from mnist_tuner.runs import to_json
+
+    if max_time is not None:
+        check_duration(max_time)
+    config = SearchConfig(
+        strategy=strategy,
+        trials=trials,
+        epochs=epochs,
+        replicates=replicates,
+        widths=_width_range(widths),
+        seed=seed,
+        final_seeds=final_seeds,
+        data=data,
+        output=output,
+        workers=_worker_count(workers),
+        scheduler=scheduler,
+    )
+    if resume is not None:
+        given = [name for name in context.params if _is_given(context, name)]
+        config = searching.resumed_config(resume, config, given)
+
+    def print_document(report: SearchReport) -> None:
+        if json:
+            print(to_json(report.to_dict()), end="", flush=True)
+
+    searching.search(
+        config,
+        Terminal(stderr=json),
+        resume=resume,
+        max_time=max_time,
         quiet=quiet,
         began=_began,
         at_end=print_document,
@@ -148,7 +234,7 @@ def main() -> NoReturn:
         _fail(error.format_message(), 2)  # type: ignore[attr-defined]
     except (InputError, OSError) as error:
         _fail(_one_line(error), 2)
-    except (ArithmeticError, MemoryError) as error:
+    except (ArithmeticError, MemoryError, RunError) as error:
         _fail(_one_line(error) or "the memory is full", 1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mnist_tuner.errors import InputError
+
+Config = TypeVar("Config", "TrainConfig", "SearchConfig")
 
 
 @dataclass(frozen=True)
@@ -73,29 +75,104 @@ class TrainConfig:
         Raises:
             InputError: one is missing, unknown or of the wrong type.
         """
-        known = {field.name: field for field in fields(cls)}
-        if not isinstance(values, dict) or values.keys() - known.keys():
-            raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
-        kinds: dict[str, Any] = {
-            "int": int,
-            "float": (int, float),
-            "bool": bool,
-            "str": str,
-            "Path": str,
-            "tuple[int, ...]": list,
-        }
-        kinds |= {"tuple[str, ...]": list, "int | None": (int, type(None)), "Path | None": (str, type(None))}
-        for name, value in values.items():
-            if not isinstance(value, kinds[str(known[name].type)]):
-                raise InputError(f"the configuration's {name} is {value!r}: expected {known[name].type}")
-        paths = {name: None if values[name] is None else Path(values[name]) for name in ("data", "output") if name in values}
-        lists = {name: tuple(values[name]) for name in ("hidden", "logger") if name in values}
-        return cls(**{**values, **paths, **lists})
+        return _from_dict(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON values."""
-        values = asdict(self)
-        return values | {"data": None if self.data is None else str(self.data.resolve()), "output": str(self.output)}
+        return _to_dict(self)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The options of ``search``.
+
+    Attributes:
+        strategy: "random", "grid", "bayesian" or "hyperband".
+        trials: a cap on the trials; None for 16, or for what grid and Hyperband come to by themselves.
+        epochs: passes over the training images; Hyperband's most.
+        replicates: trainings of each trial, with seeds of their own.
+        widths: the least width, the greatest, and the step between.
+        seed: of all that is random.
+        final_seeds: trainings of the winner and of the baseline in the comparison at the end.
+        data: a folder of IDX files; None for the embedded MNIST.
+        output: the folder in which the run's folder is made.
+        workers: processes on this machine; None for one per core, 0 to search in the command's own.
+        scheduler: the address of a running Dask cluster instead.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    strategy: str = "random"
+    trials: int | None = None
+    epochs: int = 5
+    replicates: int = 3
+    widths: tuple[int, ...] = (32, 512, 32)
+    seed: int = 0
+    final_seeds: int = 5
+    data: Path | None = None
+    output: Path = Path("runs")
+    workers: int | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_choices("--strategy", (self.strategy,), ("random", "grid", "bayesian", "hyperband"))
+        _check_range("--trials", 1 if self.trials is None else self.trials, 1, 1_000_000)
+        _check_range("--epochs", self.epochs, 1, 100_000)
+        _check_range("--replicates", self.replicates, 1, 1_000)
+        _check_range("--seed", self.seed, 0, 2**32 - 1)
+        _check_range("--final-seeds", self.final_seeds, 1, 1_000)
+        _check_range("--workers", 1 if self.workers is None else self.workers, 0, 1_024)
+        if len(self.widths) != 3:
+            raise InputError(f"--widths has {len(self.widths)} parts: expected least:greatest:step, such as 32:512:32")
+        low, high, step = self.widths
+        _check_range("--widths", low, 1, 100_000)
+        _check_range("--widths", high, low, 100_000)
+        _check_range("--widths' step", step, 1, 100_000)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> SearchConfig:
+        """The options from JSON values.
+
+        Raises:
+            InputError: one is missing, unknown or of the wrong type.
+        """
+        return _from_dict(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return _to_dict(self)
+
+
+_KINDS: dict[str, Any] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "Path": str,
+    "tuple[int, ...]": list,
+    "tuple[str, ...]": list,
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "Path | None": (str, type(None)),
+}
+
+
+def _from_dict(kind: type[Config], values: Any) -> Config:
+    known = {field.name: str(field.type) for field in fields(kind)}
+    if not isinstance(values, dict) or values.keys() - known.keys():
+        raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(value, _KINDS[known[name]]):
+            raise InputError(f"the configuration's {name} is {value!r}: expected {known[name]}")
+        options[name] = Path(value) if value and "Path" in known[name] else tuple(value) if "tuple" in known[name] else value
+    return kind(**options)
+
+
+def _to_dict(config: TrainConfig | SearchConfig) -> dict[str, Any]:
+    values = asdict(config)
+    return values | {"data": None if config.data is None else str(config.data.resolve()), "output": str(config.output)}
 
 
 def check_duration(text: str) -> None:

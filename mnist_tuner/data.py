@@ -6,10 +6,10 @@ import gzip
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ class Dataset:
         train_images, test_images: uint8, shape ``(n, height, width)``.
         train_labels, test_labels: uint8, shape ``(n,)``, from 0 to ``classes - 1``.
         sha256: the SHA-256 of each IDX file's raw (uncompressed) bytes, by the file's name.
+        embedded: whether it is the package's own: then it is pickled as a name, since every machine has it.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Dataset:
     test_images: UInt8Array
     test_labels: UInt8Array
     sha256: dict[str, str]
+    embedded: bool = False
+
+    def __reduce__(self) -> Any:
+        if self.embedded:
+            return load_dataset, ()
+        return Dataset, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -161,6 +168,7 @@ def load_dataset(folder: Path | None = None) -> Dataset:
         test_images=arrays[TEST_IMAGES],
         test_labels=arrays[TEST_LABELS],
         sha256=sha256,
+        embedded=folder is None,
     )
 
 
@@ -223,13 +231,19 @@ class MNISTDataModule(DataModule):
         batch_size: training images per optimizer step.
         val_fraction: the share of the training images held out for validation, 0 <= fraction < 1; seeded and stratified.
         seed: of the split and of the order of the training images.
+        split_seed: of the split alone, where the order is to follow from `seed_everything`.
 
     Raises:
         InputError: the batch size or the fraction does not fit the data.
     """
 
     def __init__(
-        self, dataset: Dataset | None = None, batch_size: int = 32, val_fraction: float = 0.0, seed: int | None = None
+        self,
+        dataset: Dataset | None = None,
+        batch_size: int = 32,
+        val_fraction: float = 0.0,
+        seed: int | None = None,
+        split_seed: int | None = None,
     ) -> None:
         self.dataset = load_dataset() if dataset is None else dataset
         self.batch_size = batch_size
@@ -237,11 +251,17 @@ class MNISTDataModule(DataModule):
         n = len(self.dataset.train_labels)
         if not 0 <= val_fraction < 1:
             raise InputError(f"val_fraction is {val_fraction}: expected 0 <= fraction < 1")
-        self.train_indices, self.val_indices = stratified_split(self.dataset.train_labels, val_fraction, seed or 0)
+        split = split_seed if split_seed is not None else seed or 0
+        self.train_indices, self.val_indices = stratified_split(self.dataset.train_labels, val_fraction, split)
         if val_fraction and not (len(self.train_indices) and len(self.val_indices)):
             raise InputError(f"val_fraction is {val_fraction}: of {n:,} images it leaves one part empty")
         if not 1 <= batch_size <= len(self.train_indices):
             raise InputError(f"batch_size is {batch_size:,}: expected 1 to {len(self.train_indices):,}, the training images")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells it from another one: checksums, the validation part, batch size and seed."""
+        split = hashlib.sha256(self.val_indices.tobytes()).hexdigest()
+        return {**self.dataset.sha256, "validation": split, "batch_size": self.batch_size, "seed": self.seed}
 
     def train_dataloader(self) -> ArrayLoader:
         """Shuffled batches of the training part."""

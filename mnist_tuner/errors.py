@@ -1,4 +1,6 @@
-"""The one error that a person causes and can mend."""
+"""The errors that a person sees as one line."""
+
+from __future__ import annotations
 
 
 class InputError(ValueError):
@@ -7,3 +9,7 @@ class InputError(ValueError):
     The message is one line: it names what was given, what was expected, and the remedy. The commands print it and exit
     with code 2.
     """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, and what was given is not the reason. The commands print the message and exit with code 1."""

@@ -68,22 +68,8 @@ class RunDirectory:
         return cls(path), manifest
 
     def lock(self) -> None:
-        """Keeps other processes out of the folder while this one lives.
-
-        Raises:
-            InputError: another one is working in it.
-        """
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.path}: another process is working on this run") from None
-        except OSError:  # a file system that knows no locks
-            return
+        """Keeps other processes out of the folder while this one lives. See `lock_folder`."""
+        self._descriptor = lock_folder(self.path)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -102,6 +88,27 @@ class RunDirectory:
             OSError: the folder cannot be written, or the disk is full.
         """
         atomic_write(self / "run.json", to_json(manifest))
+
+
+def lock_folder(path: Path) -> int:
+    """Keeps other processes out of a folder while this one lives, or until the file descriptor that is returned is closed.
+
+    Raises:
+        InputError: another one is working in it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32":
+        return descriptor
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"{path}: another process is working on this run") from None
+    except OSError:  # a file system that knows no locks
+        pass
+    return descriptor
 
 
 def to_json(document: dict[str, Any]) -> str:

@@ -23,15 +23,18 @@ from pathlib import Path
 
 from mnist_tuner.errors import InputError
 
+_SET_BY_US = "_MNIST_TUNER_SET_LOG_LEVEL"
+
 CACHED_PROGRAMS = 100
 """So many compiled programs are kept, of about 0.4 MB each; the oldest go first."""
 
 
-def load_tensorflow(threads: int) -> float:
+def load_tensorflow(threads: int, cached: bool = True) -> float:
     """Imports TensorFlow and Keras.
 
     Args:
         threads: TensorFlow's threads within an operation.
+        cached: whether XLA is to keep what it compiles; see `compile_cache`.
 
     Returns:
         The seconds that it took.
@@ -44,7 +47,7 @@ def load_tensorflow(threads: int) -> float:
         raise InputError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
     began = time.perf_counter()
     _tune_xla()
-    cache = compile_cache()
+    cache = compile_cache() if cached else None
     if cache is not None:
         flags = os.environ.get("TF_XLA_FLAGS", "")
         os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={cache}".strip()
@@ -57,6 +60,18 @@ def load_tensorflow(threads: int) -> float:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
     return time.perf_counter() - began
+
+
+def load_keras_tuner(bayesian: bool) -> None:
+    """Imports KerasTuner, after TensorFlow.
+
+    Args:
+        bayesian: whether its Bayesian search is wanted: that takes scipy and scikit-learn, for which KerasTuner 1.4.8 otherwise
+            spends one to two seconds.
+    """
+    absent = ("matplotlib", "pandas") if bayesian else ("sklearn", "scipy", "matplotlib", "pandas")
+    with _no_garbage_collection(), _held_back(*absent):
+        import keras_tuner  # noqa: F401
 
 
 def _tune_xla() -> None:
@@ -154,10 +169,11 @@ def _silenced() -> Iterator[None]:
     They come from C++, some before TF_CPP_MIN_LOG_LEVEL is looked at: so the file descriptor itself is turned away. Who
     has set that variable wants to see them. If the import fails, all that was said is shown.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ and _SET_BY_US not in os.environ:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # an error comes as an exception, too
+    os.environ[_SET_BY_US] = "1"  # a worker process finds both
     try:
         saved = os.dup(2)
     except OSError:  # there is no standard error

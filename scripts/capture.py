@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_tuner.runner import TrainConfig, train
+from mnist_tuner.config import TrainConfig
+from mnist_tuner.runner.training import train
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / ".github" / "report.svg"

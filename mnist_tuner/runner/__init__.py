@@ -1,0 +1,1 @@
+"""The console runner: train the baseline, search its widths, report."""

@@ -1,0 +1,375 @@
+"""The runner of a search: the widths are searched, the winner is compared with the baseline, and all is reported."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from mnist_tuner._version import __version__
+from mnist_tuner.config import SearchConfig
+from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.reports import console as rendering
+from mnist_tuner.reports import search as report_of
+from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary
+from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, SearchTiming
+from mnist_tuner.runs import RunDirectory
+from mnist_tuner.startup import load_keras_tuner, load_tensorflow
+from mnist_tuner.trainer.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+    from mnist_tuner.search.engine import Engine
+    from mnist_tuner.search.tuner import Tuner
+
+VAL_FRACTION = 0.1
+BATCH_SIZE = 32
+
+
+_MAY_CHANGE = ("workers", "scheduler")
+"""The options that a search may be resumed with."""
+
+
+def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> SearchConfig:
+    """The configuration of a search that is to go on.
+
+    Args:
+        path: the search's folder.
+        asked: the options of the command.
+        given: which of them were given to it.
+
+    Raises:
+        InputError: the folder holds no run of ``search``, one that this version cannot read, or one that began with others.
+    """
+    _, manifest = RunDirectory.open(path)
+    if manifest.get("schema_version") != SCHEMA_VERSION or manifest.get("command") != "search":
+        raise InputError(f"{path / 'run.json'}: not a run of mnist-tuner search that this version can read")
+    try:
+        config = SearchConfig.from_dict(manifest.get("config"))
+    except InputError as error:
+        raise InputError(f"{path / 'run.json'}: {error}") from None
+    before, now = config.to_dict(), asked.to_dict()
+    for name in before:
+        if name in given and name not in _MAY_CHANGE and before[name] != now[name]:
+            option = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{path}: the search began with {option} {_shown(before[name])}, and now it is {_shown(now[name])}: leave the "
+                "option out, or begin another search"
+            )
+    return replace(config, **{name: getattr(asked, name) for name in _MAY_CHANGE if name in given})
+
+
+def _shown(value: Any) -> str:
+    return ":".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def search(
+    config: SearchConfig,
+    console: Console,
+    *,
+    resume: Path | None = None,
+    max_time: str | None = None,
+    security: Security | None = None,
+    quiet: bool = False,
+    began: float | None = None,
+    at_end: Callable[[SearchReport], None] = lambda report: None,
+) -> SearchReport:
+    """Searches the baseline's widths, compares the winner with the baseline on the test images, and reports.
+
+    Args:
+        config: the options.
+        console: where the report goes.
+        resume: the folder of a search with this configuration, to go on with that.
+        max_time: no trial is begun after this long, such as "10m".
+        security: the certificates for ``config.scheduler``.
+        quiet: whether it is just the result.
+        began: when the process began, by ``time.perf_counter()``; by default now.
+        at_end: is given the report, also where the search fails or is interrupted (but not after bad input).
+
+    Raises:
+        InputError: the data, the folder or the scheduler cannot be used, or the folder holds another search.
+        RunError: no trial was completed, or there is nothing left to run trials on.
+        KeyboardInterrupt: Ctrl-C; the search can be resumed.
+        OSError: a file could not be written; the search can be resumed.
+    """
+    began = time.perf_counter() if began is None else began
+    talk = Console(file=io.StringIO()) if quiet else console
+    if config.data is not None and not config.data.is_dir():
+        raise InputError(f"--data {config.data}: no such folder")
+    names = ("tensorflow", "keras", "keras-tuner", "numpy", "distributed")
+    versions = {"mnist_tuner": __version__} | {name.replace("-", "_"): version(name) for name in names}
+    versions["python"] = platform.python_version()
+    talk.print(rendering.headline(versions))
+    before: dict[str, Any] = {}
+    if resume is None:
+        low, high, step = config.widths
+        folder = RunDirectory.create(config.output, "search", f"{config.strategy}-{low}-{high}-{step}")
+    else:
+        folder, before = RunDirectory.open(resume)
+    folder.lock()
+    report = SearchReport(
+        status="running",
+        run_dir=str(folder.path),
+        seed=config.seed,
+        config=config.to_dict(),
+        device=f"CPU ({os.cpu_count()} cores)",
+        workers=0,
+        versions=versions,
+        space=[],
+    )
+    folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+    run = _Search(config, folder, report, talk, began, before=before, max_time=max_time, security=security)
+    try:
+        run.load()
+        run.search()
+        run.compare()
+        run.finish(console if quiet else None)
+    except BaseException as error:
+        run.give_up(error, console)
+        if not isinstance(error, InputError):
+            at_end(run.report)
+        raise
+    finally:
+        run.close()
+    at_end(run.report)
+    return run.report
+
+
+class _Search:
+    """The steps of one search, and what they hand on."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        folder: RunDirectory,
+        report: SearchReport,
+        console: Console,
+        began: float,
+        *,
+        before: dict[str, Any],
+        max_time: str | None,
+        security: Security | None,
+    ) -> None:
+        self.config, self.folder, self.report, self.console, self.began = config, folder, report, console, began
+        self.before, self.max_time, self.security = before, max_time, security
+        self.seconds: dict[str, float] = {"final_s": 0.0, "search_s": 0.0}
+        self.tuner: Tuner | None = None
+        self.rate = 0.0
+        self._engine: Future[Engine] | None = None
+        self._stack = ExitStack()
+
+    def load(self) -> None:
+        """Starts the workers and reads the data in threads, while TensorFlow is imported."""
+        config = self.config
+        threads = self._stack.enter_context(ThreadPoolExecutor(2))
+        with self.console.status("starting the workers, loading TensorFlow ..."):
+            self._engine = threads.submit(self._start_engine)
+            reading = threads.submit(_load, config.data)
+            load_tensorflow(threads=1, cached=False)
+            load_keras_tuner(bayesian=config.strategy == "bayesian")
+            dataset = reading.result()
+            self.engine = self._engine.result()
+
+        from mnist_tuner.data import MNISTDataModule
+        from mnist_tuner.models import WidthHyperModel
+        from mnist_tuner.search.tuner import Tuner
+
+        try:
+            self.data = MNISTDataModule(dataset, BATCH_SIZE, VAL_FRACTION, split_seed=config.seed)
+        except InputError as error:
+            raise InputError(f"{config.data}: {error}") from None
+        hypermodel = WidthHyperModel(*config.widths, input_shape=dataset.image_shape, classes=dataset.classes)
+        strategy: Any = config.strategy
+        self.tuner = Tuner(
+            hypermodel,
+            objective=OBJECTIVE,
+            strategy=strategy,
+            max_trials=config.trials,
+            epochs=config.epochs,
+            replicates=config.replicates,
+            seed=config.seed,
+            workers="auto" if config.workers is None else config.workers,
+            directory=self.folder / "study",
+        )
+        self.tuner.find_space()
+        self.report = replace(
+            self.report,
+            data=DataSummary(
+                name=dataset.name,
+                train=len(self.data.train_indices),
+                validation=len(self.data.val_indices),
+                test=len(dataset.test_labels),
+                image_shape=dataset.image_shape,
+                classes=dataset.classes,
+                sha256=dataset.sha256,
+            ),
+            workers=self.engine.slots,
+            space=self.tuner.oracle.hyperparameters.get_config()["space"],
+        )
+        if not self.before:
+            self.folder.write_manifest(self.report.to_dict())
+        self.console.print(report_of.setting(self.report, self.tuner.total))
+
+    def _start_engine(self) -> Engine:
+        if self.config.scheduler is None and self.config.workers == 0:
+            from mnist_tuner.search.engine import InlineEngine
+
+            return InlineEngine()
+        from mnist_tuner.search.dask_engine import DaskEngine
+
+        cores = len(os.sched_getaffinity(0))
+        return DaskEngine(cores if self.config.workers is None else self.config.workers, self.config.scheduler, self.security)
+
+    def search(self) -> None:
+        """Runs the trials."""
+        assert self.tuner is not None
+        started = time.perf_counter()
+        self.seconds["start_s"] = started - self.began
+        with self.tuner.display(self.console, self.engine) as display:
+            display.trainings_afterwards = self.config.final_seeds
+            try:
+                self.tuner.search(self.data, max_time=self.max_time, engine=self.engine, observer=display)
+            finally:
+                self.seconds["search_s"] = time.perf_counter() - started
+                self.rate = display.trials_per_minute
+                trials = sorted(self.tuner.summaries.values(), key=lambda trial: trial.trial_id)
+                self.report = replace(self.report, trials=tuple(trials))
+        if not self.tuner.complete:
+            self.report = replace(self.report, stopped=f"after {self.max_time}; --resume goes on")
+        (self.folder.path / "study" / "trials.csv").replace(self.folder / "trials.csv")
+        if self.report.best is None:
+            reason = trials[0].reason if trials else "there was no time for one"
+            raise RunError(f"no trial was completed: {reason}")
+
+    def compare(self) -> None:
+        """Trains the winner and the baseline anew, and judges them by the test images."""
+        import numpy as np
+
+        from mnist_tuner.runner.final import compare, predictions
+
+        assert self.tuner is not None
+        best = self.report.best
+        assert best is not None
+        started = time.perf_counter()
+        baseline, winner = self.tuner.oracle.get_space(), self.tuner.get_best_hyperparameters()[0]
+        baseline.values = {**self.tuner.oracle.defaults(), **self.tuner.first}
+        winner.values = {name: value for name, value in winner.values.items() if not name.startswith("tuner/")}
+        nets = [winner, baseline] if winner.values != baseline.values else [baseline]
+        with self.console.status("comparing winner and baseline ...") as status:
+            judged = compare(
+                self.engine,
+                self.folder / "final.jsonl",
+                [net.get_config() for net in nets],
+                search_seed=self.config.seed,
+                seeds=self.config.final_seeds,
+                epochs=self.config.epochs,
+                model_path=self.folder / "model.keras",
+                heard=lambda done, total: status.update(f"comparing winner and baseline: training {done} of {total} is done ..."),
+            )
+        results = [
+            Retrained(
+                tuple(net.values[f"units_{i}"] for i in (1, 2)),
+                self.tuner.hypermodel.parameters(net),
+                tuple(each.seed for each in runs),
+                tuple(each.accuracy for each in runs),
+            )
+            for net, runs in zip(nets, judged, strict=True)
+        ]
+        self.report = replace(self.report, baseline=results[-1], winner=results[0] if len(results) > 1 else None)
+        predicted = io.BytesIO()
+        np.savez(
+            predicted,
+            labels=self.data.dataset.test_labels,
+            predicted=predictions(judged),
+            units=np.array([result.units for result in results]),
+            seeds=np.array([result.seeds for result in results]),
+        )
+        atomic_write(self.folder / "test_predictions.npz", predicted.getvalue())
+        self.seconds["final_s"] = time.perf_counter() - started
+
+    def finish(self, result_console: Console | None) -> None:
+        """Reports; the report's text is kept with the run."""
+        self._take_time()
+        self.report = replace(self.report, status="finished")
+        atomic_write(self.folder / "report.txt", self._text())
+        self.folder.write_manifest(self.report.to_dict())
+        self._print(self.console)
+        self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
+        if result_console is not None:
+            result_console.print(report_of.result_line(self.report), soft_wrap=True)
+
+    def _take_time(self) -> None:
+        timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
+        self.report = replace(self.report, timing=timing)
+
+    def _print(self, console: Console) -> None:
+        assert self.report.timing is not None
+        console.print()
+        console.print(report_of.search_result(self.report))
+        console.print()
+        console.print(report_of.timing_line(self.report.timing))
+
+    def _text(self) -> str:
+        """The report as plain text of 100 columns."""
+        assert self.tuner is not None
+        text = Console(file=io.StringIO(), width=100, force_terminal=False, color_system=None)
+        text.print(rendering.headline(self.report.versions))
+        text.print(report_of.setting(self.report, self.tuner.total))
+        self._print(text)
+        file = text.file
+        assert isinstance(file, io.StringIO)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+    def give_up(self, error: BaseException, console: Console) -> None:
+        """Writes down how the search ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
+        if isinstance(error, InputError):
+            if self.before:
+                self.folder.write_manifest(self.before)
+            else:
+                self.folder.discard()
+            return
+        if self.report.status == "finished":  # all is written, the report was just being printed
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if "start_s" in self.seconds:
+            self._take_time()
+        self.report = replace(
+            self.report,
+            status="interrupted" if interrupted else "failed",
+            error=None if interrupted else f"{error}" or type(error).__name__,
+        )
+        done = f": {len(self.report.trials)} trials are kept" if self.report.trials else ""
+        console.print(Text(f"{'Interrupted' if interrupted else 'Stopped'}{done}"), soft_wrap=True)
+        console.print(Text(f"Go on with: mnist-tuner search --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True)
+        try:
+            self.folder.write_manifest(self.report.to_dict())
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Ends the workers."""
+        try:
+            if self._engine is not None:
+                self._engine.result().close()
+        except BaseException:  # it never began, which has been told
+            pass
+        self._stack.close()
+
+
+def _load(folder: Path | None) -> Any:
+    from mnist_tuner.data import load_dataset
+
+    return load_dataset(folder)

@@ -1,0 +1,194 @@
+"""The engine on Dask: workers on this machine, or a cluster that is running somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import queue
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.client import FutureCancelledError
+from distributed.protocol.pickle import dumps
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started
+from mnist_tuner.search.trial import Experiment, last_line
+from mnist_tuner.search.worker import ExperimentPlugin, work
+
+LOST = "its worker died (killed, or out of memory)"
+MOST_STARTS = 2
+"""A cluster with settings of its own runs the work of a worker that died again on another: this often it may."""
+
+_OURS = {
+    # A task of a worker that dies is ours to give out again, not Dask's: so that one that kills its workers takes two.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.admin.large-graph-warning-threshold": "1GB",
+    "distributed.diagnostics.nvml": False,
+}
+
+
+class DaskEngine:
+    """Runs pieces of work in Dask's workers.
+
+    Args:
+        workers: so many processes on this machine, each with one thread; they end with this process, however it ends, and talk
+            over TLS with a certificate made for this search.
+        scheduler: the address of a running cluster instead, such as "tcp://host:8786".
+        security: the certificates for it.
+
+    Raises:
+        InputError: there is no scheduler at that address.
+    """
+
+    def __init__(self, workers: int = 1, scheduler: str | None = None, security: Security | None = None) -> None:
+        self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._futures: dict[str, Future] = {}
+        self._starts: dict[str, list[str]] = {}
+        self._cluster: LocalCluster | None = None
+        self._main = _light_main()
+        self._main.__enter__()
+        try:
+            with dask.config.set(_OURS if scheduler is None else {}):
+                if scheduler is None:
+                    self._cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        worker_dashboard_address=None,
+                        host="127.0.0.1",
+                        security=Security.temporary(),
+                        silence_logs=logging.CRITICAL,
+                        preload=["mnist_tuner.search.worker"],
+                    )
+                    self._client = Client(self._cluster, set_as_default=False)
+                else:
+                    self._client = Client(scheduler, security=security, set_as_default=False, timeout="15s")
+        except OSError as error:
+            self.close()
+            raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+        except BaseException:
+            self.close()
+            raise
+        self._client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
+        self._own_workers = workers if scheduler is None else None
+
+    def begin(self, experiment: Experiment) -> None:
+        """Sends the experiment to the workers, those to come included."""
+        self._client.register_plugin(ExperimentPlugin(self._topic, dumps(experiment)), name=self._topic)
+
+    @property
+    def slots(self) -> int:
+        """One for each thread of the cluster."""
+        return self._own_workers or max(1, sum(self._client.nthreads().values()))
+
+    def workers(self) -> int:
+        """How many the scheduler knows."""
+        return len(self._client.nthreads())
+
+    def submit(self, key: str, spec: Spec) -> None:
+        """Gives it to the scheduler."""
+        self._starts[key] = []
+        future = self._client.submit(work, self._topic, key, spec, key=f"{self._topic}-{key}", pure=False, retries=0)
+        self._futures[key] = future
+        future.add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: str, future: Future) -> None:
+        self._events.put({"key": key, "ended": True})
+
+    def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
+        """Hands on what comes from the workers.
+
+        Raises:
+            EngineLostError: the scheduler has gone.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self._check_scheduler()
+                return
+            key = event["key"]
+            if key not in self._futures:
+                continue
+            if "ended" in event:
+                handle(self._outcome(key))
+                return
+            if "news" in event:
+                handle(News(key, event["news"]))
+                continue
+            self._starts[key].append(event["worker"])
+            if len(self._starts[key]) > MOST_STARTS:
+                self._futures.pop(key).cancel(force=True)
+                handle(Failed(key, LOST, event["worker"]))
+                return
+            handle(Started(key, event["worker"]))
+
+    def _outcome(self, key: str) -> Event:
+        future = self._futures.pop(key)
+        worker = (self._starts.pop(key) or [""])[-1]
+        try:
+            result, worker = future.result()
+        except KilledWorker:
+            return Failed(key, LOST, worker)
+        except (FutureCancelledError, OSError) as error:
+            self._check_scheduler()
+            raise EngineLostError(f"the Dask scheduler has lost its work ({last_line(error)})") from error
+        except Exception as error:
+            return Failed(key, last_line(error), worker)
+        finally:
+            future.release()
+        return Done(key, result, worker)
+
+    def _check_scheduler(self) -> None:
+        if self._client.status != "running":
+            raise EngineLostError("the Dask scheduler has gone")
+
+    def close(self) -> None:
+        """Ends our own workers; on somebody's cluster, cancels what is running and takes the experiment away."""
+        with suppress(Exception):
+            if self._cluster is not None:
+                for nanny in self._cluster.workers.values():  # a worker in the middle of a trial would be waited for
+                    nanny.auto_restart = False
+                    if nanny.pid:
+                        os.kill(nanny.pid, signal.SIGKILL)
+            elif hasattr(self, "_client") and self._client.status == "running":
+                self._client.cancel(list(self._futures.values()), force=True)
+                self._client.unregister_worker_plugin(self._topic)
+        with suppress(Exception):
+            if hasattr(self, "_client"):
+                self._client.close(timeout=2)
+        with suppress(Exception):
+            if self._cluster is not None:
+                self._cluster.close(timeout=2)
+        self._main.__exit__(None, None, None)
+
+
+@contextmanager
+def _light_main() -> Iterator[None]:
+    """Keeps the workers from importing the program's main module again, as Python's multiprocessing does.
+
+    It would cost what that module imports, and would run a script that does not ask for ``__name__``. What they need of it comes
+    to them by value.
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = importlib.util.find_spec("mnist_tuner.errors")
+    try:
+        yield
+    finally:
+        main.__spec__ = before

@@ -1,0 +1,245 @@
+"""The search itself: asks the oracle, has the trials run, writes down what came of them, and tells the oracle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.search.engine import Done, Engine, Event, Failed, News, Started
+from mnist_tuner.search.study import Study
+from mnist_tuner.search.trial import TrialResult, TrialSpec, TrialSummary, replicate_seeds
+
+ATTEMPTS = 2
+TICK = 0.1
+"""Seconds between two looks at the clock."""
+
+
+class Observer:
+    """Hears of a search's progress; override what is wanted."""
+
+    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
+        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
+
+    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
+        """A worker has begun with it."""
+
+    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
+        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
+
+    def on_trial_again(self, trial_id: str, reason: str) -> None:
+        """It has failed and is tried once more."""
+
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """Its result is on the disk; `restored` where it was so before this search was resumed."""
+
+    def on_tick(self) -> None:
+        """Some time has passed."""
+
+
+@dataclass
+class _Asked:
+    """A trial that the oracle has given out and not been told of.
+
+    Attributes:
+        trial: KerasTuner's.
+        cost: in proportion to the time that it should take.
+        attempt: how often it has been given to the engine.
+        result: once there is one.
+    """
+
+    trial: Any
+    cost: float
+    attempt: int = 0
+    result: TrialResult | None = None
+
+
+class Driver:
+    """Runs one search to its end.
+
+    The oracle is told of results in the order of the trials' numbers, whatever the order in which they come, and asked for the
+    next trial after each: so what it answers does not depend on timing. With `ahead` trials asked for and not yet told of, its
+    answers do depend on that number where the strategy learns from results.
+
+    Args:
+        oracle: with the whole space, as far as it is known.
+        study: where results go, and where those of a search that was stopped are found.
+        engine: runs trials.
+        observer: hears of it.
+        objective: the metric that trials are judged by.
+        seed: of the search.
+        replicates: of each trial.
+        epochs: of a trial, where the oracle does not say.
+        ahead: how many trials are asked for before the first of them has been told of.
+        discover: registers the hyperparameters that a trial's model has besides those known, and returns its cost.
+        deadline: ``time.monotonic()`` after which no trial is begun; None for none.
+    """
+
+    def __init__(
+        self,
+        oracle: Any,
+        study: Study,
+        engine: Engine,
+        observer: Observer,
+        *,
+        objective: str,
+        seed: int,
+        replicates: int,
+        epochs: int,
+        ahead: int,
+        discover: Callable[[Any], float],
+        deadline: float | None = None,
+    ) -> None:
+        self.oracle, self.study, self.engine, self.observer = oracle, study, engine, observer
+        self.objective, self.seed, self.replicates, self.epochs = objective, seed, replicates, epochs
+        self.ahead, self.discover, self.deadline = ahead, discover, deadline
+        self.summaries: dict[str, TrialSummary] = {}
+        self._known = {result.trial_id: (values, result) for values, result in study.results()}
+        self._asked: dict[str, _Asked] = {}
+        self._asks = 0
+        self._running: dict[str, str] = {}
+        oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether no more trials are begun."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def run(self) -> bool:
+        """Searches until there is nothing left to try, or the time is over.
+
+        Returns:
+            Whether the search is complete.
+
+        Raises:
+            InputError: what the study holds is not what this search would have done.
+            EngineLostError: there is nothing left to run trials on.
+            OSError: a result could not be written.
+        """
+        try:
+            while True:
+                self._tell_and_ask()
+                if not self._asked:
+                    return True
+                self._submit()
+                if not self._running:  # the time is over
+                    return False
+                self.engine.wait(self._handle, TICK)
+                self.observer.on_tick()
+        finally:
+            self.study.save_oracle(self.oracle, at_once=True)
+
+    def _tell_and_ask(self) -> None:
+        """Tells of each result whose turn it is, and asks for another trial after each."""
+        while self._ask_one():
+            pass
+        while self._asked and (first := next(iter(self._asked.values()))).result is not None:
+            del self._asked[first.trial.trial_id]
+            self._tell(first.trial, first.result)
+            while self._ask_one():
+                pass
+
+    def _ask_one(self) -> bool:
+        if len(self._asked) >= self.ahead or (self.out_of_time and not self._known):
+            return False
+        trial = self.oracle.create_trial(f"ask-{self._asks}")
+        self._asks += 1
+        if trial.status != "RUNNING":
+            return False
+        cost = self.discover(trial.hyperparameters)
+        self.oracle.update_space(trial.hyperparameters)
+        asked = self._asked[trial.trial_id] = _Asked(trial, cost)
+        values = trial.hyperparameters.values
+        self.observer.on_trial_asked(trial.trial_id, values, cost)
+        if trial.trial_id in self._known:
+            known_values, asked.result = self._known.pop(trial.trial_id)
+            if known_values != values:
+                raise InputError(
+                    f"{self.study.folder}: trial {trial.trial_id} was made with {known_values}, and would now be made with "
+                    f"{values}: with the same versions of keras-tuner, numpy and scikit-learn it can go on"
+                )
+            self._remember(values, asked.result, restored=True)
+        return True
+
+    def _submit(self) -> None:
+        """Gives the engine as much as it can do: the first trial, then those that take longest, which fills its workers best."""
+        free = self.engine.slots - len(self._running)
+        if free <= 0 or self.out_of_time:
+            return
+        waiting = [asked for asked in self._asked.values() if asked.result is None and asked.trial.trial_id not in self._running]
+        waiting.sort(key=lambda asked: (len(self.summaries) > 0 or asked.trial.trial_id != self._first, -asked.cost))
+        for asked in waiting[:free]:
+            self._start(asked)
+
+    @property
+    def _first(self) -> str:
+        return str(self.oracle.start_order[0])
+
+    def _start(self, asked: _Asked) -> None:
+        trial = asked.trial
+        asked.attempt += 1
+        values = trial.hyperparameters.values
+        initial = int(values.get("tuner/initial_epoch", 0))
+        origin = values.get("tuner/trial_id")
+        spec = TrialSpec(
+            trial.trial_id,
+            trial.hyperparameters.get_config(),
+            replicate_seeds(self.seed, values, self.replicates),
+            epochs=int(values.get("tuner/epochs", self.epochs)),
+            initial_epoch=initial,
+            states=self.study.states(origin, self.replicates) if origin else (),
+            keeps_states="tuner/bracket" in values,
+        )
+        self._running[trial.trial_id] = key = f"{trial.trial_id}-{asked.attempt}"
+        self.engine.submit(key, spec)
+
+    def _handle(self, event: Event) -> None:
+        trial_id, _, attempt = event.key.rpartition("-")
+        asked = self._asked[trial_id]
+        match event:
+            case Started():
+                self.observer.on_trial_started(trial_id, int(attempt), event.worker)
+            case News():
+                content = event.content
+                self.observer.on_epoch(trial_id, content["replicate"], content["epoch"], content["value"])
+            case Done():
+                del self._running[trial_id]
+                self._keep(asked, replace(event.result, worker=event.worker))
+            case Failed():
+                del self._running[trial_id]
+                if asked.attempt < ATTEMPTS:
+                    self.observer.on_trial_again(trial_id, event.reason)
+                    self._start(asked)
+                else:
+                    self._keep(asked, TrialResult(trial_id, "failed", worker=event.worker, reason=event.reason))
+
+    def _keep(self, asked: _Asked, result: TrialResult) -> None:
+        """Puts a result on the disk; what is in files of its own is not kept in memory."""
+        values = asked.trial.hyperparameters.values
+        self.study.record(values, result)
+        asked.result = replace(result, weights=b"", states=())
+        self._remember(values, result, restored=False)
+
+    def _remember(self, values: Mapping[str, Any], result: TrialResult, *, restored: bool) -> None:
+        summary = result.summary(values, self.objective)
+        self.summaries[summary.trial_id] = summary
+        self.observer.on_trial_ended(summary, restored=restored)
+
+    def _tell(self, trial: Any, result: TrialResult) -> None:
+        """Lets the oracle know, in its own terms: each epoch is a step, with a value for each replicate."""
+        if result.completed:
+            for name in result.replicates[0].history:
+                direction = self.oracle.objective.direction if name == self.objective else None
+                trial.metrics.register(name, direction)
+                series = [replicate.history[name] for replicate in result.replicates if name in replicate.history]
+                for epoch, values in enumerate(zip(*series, strict=False)):
+                    trial.metrics.metrics[name].update(list(values), step=result.initial_epoch + epoch)
+            trial.status = "COMPLETED"
+        else:
+            trial.status, trial.message = "FAILED", result.reason
+        self.oracle.end_trial(trial)
+        self.study.save_trial(trial, result, self.objective)
+        self.study.save_oracle(self.oracle)
+        trial.metrics = type(trial.metrics)()  # they are on the disk

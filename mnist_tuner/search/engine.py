@@ -1,0 +1,138 @@
+"""Where trials run: what an engine is, and the one that runs them here."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from mnist_tuner.errors import RunError
+from mnist_tuner.search.trial import Experiment, last_line
+
+log = logging.getLogger(__name__)
+
+
+class Spec(Protocol):
+    """A piece of work."""
+
+    heavy: ClassVar[bool]
+    """Whether it makes models, which a worker has to forget afterwards."""
+
+    def run(self, experiment: Experiment, report: Callable[[dict[str, Any]], None]) -> Any:
+        """Does it, in a worker."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A piece of work is being done."""
+
+    key: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class News:
+    """What a piece of work reported meanwhile."""
+
+    key: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Done:
+    """It was done."""
+
+    key: str
+    result: Any
+    worker: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It raised, or its worker died.
+
+    Attributes:
+        reason: the last line of the traceback, or what became of the worker.
+    """
+
+    key: str
+    reason: str
+    worker: str = ""
+
+
+Event = Started | News | Done | Failed
+
+
+class EngineLostError(RunError):
+    """There is nothing left to run trials on."""
+
+
+class Engine(Protocol):
+    """Runs pieces of work; all its methods are called from one thread."""
+
+    @property
+    def slots(self) -> int:
+        """How many pieces of work it is worth giving at a time."""
+
+    def begin(self, experiment: Experiment) -> None:
+        """Takes what the work will be about."""
+
+    def submit(self, key: str, spec: Spec) -> None:
+        """Takes a piece of work; keys are never used twice."""
+
+    def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
+        """Calls `handle` with each event until there has been one of `Done` and `Failed`, or the time is over (in seconds).
+
+        Raises:
+            EngineLostError: there will be none.
+        """
+
+    def workers(self) -> int:
+        """How many workers there are at the moment."""
+
+    def close(self) -> None:
+        """Ends it, with whatever is running."""
+
+
+class InlineEngine:
+    """Runs everything in this process, one after the other: for debugging."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.experiment: Experiment | None = None
+        self._queue: deque[tuple[str, Spec]] = deque()
+
+    def begin(self, experiment: Experiment) -> None:
+        """Takes it."""
+        self.experiment = experiment
+
+    def submit(self, key: str, spec: Spec) -> None:
+        """Puts it in line."""
+        self._queue.append((key, spec))
+
+    def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
+        """Does the next piece of work, however long it takes."""
+        if not self._queue:
+            return
+        key, spec = self._queue.popleft()
+        assert self.experiment is not None
+        handle(Started(key, "here"))
+        try:
+            result = spec.run(self.experiment, lambda content: handle(News(key, content)))
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            handle(Failed(key, last_line(error), "here"))
+        else:
+            handle(Done(key, result, "here"))
+
+    def workers(self) -> int:
+        """This process."""
+        return 1
+
+    def close(self) -> None:
+        """Forgets what is in line."""
+        self._queue.clear()

@@ -1,0 +1,173 @@
+"""A search's folder: the journal, and beside it the files from which KerasTuner opens it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.search.journal import Journal
+from mnist_tuner.search.tensorboard import write_trial
+from mnist_tuner.search.trial import TrialResult
+from mnist_tuner.trainer.atomic import atomic_write
+
+FORMAT_VERSION = 1
+SAVING_SHARE = 0.02
+"""The oracle's file is as long as the search: it is written so rarely that this share of the time goes into it."""
+
+
+class Study:
+    """What a search has found, on the disk.
+
+    ``journal.jsonl`` is the truth: a result is in it or has not happened. Beside it stand the files of a KerasTuner project
+    (``oracle.json``, ``tuner0.json``, ``trial_<id>/trial.json`` with ``checkpoint.weights.h5``), made from it.
+
+    Args:
+        folder: is made where it does not exist.
+        identity: what the search is: its space, strategy, seed, data and so on, as JSON values.
+
+    Raises:
+        InputError: the folder holds another search (the difference is named), or its journal is damaged.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = {"format_version": FORMAT_VERSION, **identity}
+        path = folder / "journal.jsonl"
+        if path.exists():
+            self.journal = Journal(path)
+            _check_same(folder, self.journal.identity, json.loads(json.dumps(identity)))
+        elif any(folder.glob("trial_*")) or (folder / "oracle.json").exists():
+            raise InputError(f"{folder}: holds a project of KerasTuner's own, which has no journal: choose another folder")
+        else:
+            self.journal = Journal.create(path, identity)
+        self._saved, self._cost = 0.0, 0.0
+        self._prefix = ""
+        self._folders: set[str] = set()
+
+    def results(self) -> Iterator[tuple[dict[str, Any], TrialResult]]:
+        """The hyperparameters' values and the result of each trial that has one, in the order in which they came.
+
+        Raises:
+            InputError: a line of the journal is damaged.
+        """
+        for number, entry in enumerate(self.journal.entries(), 2):
+            try:
+                values = entry.pop("values")
+                yield dict(values), TrialResult.from_json(entry)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(f"{self.journal.path}: line {number} is damaged: {error!r}") from None
+
+    def record(self, values: Mapping[str, Any], result: TrialResult) -> None:
+        """Puts a result on the disk: first its files, then its line in the journal.
+
+        Raises:
+            OSError: it could not be written; the journal is as it was.
+        """
+        if result.weights or result.states:
+            folder = self.trial_folder(result.trial_id)
+            if result.weights:
+                atomic_write(folder / "checkpoint.weights.h5", result.weights)
+                atomic_write(folder / "build_config.json", json.dumps(result.build_config))
+            for number, state in enumerate(result.states):
+                atomic_write(folder / f"replicate-{number}.safetensors", state)
+        self.journal.append({**result.to_json(), "values": dict(values)})
+
+    def states(self, trial_id: str, replicates: int) -> tuple[bytes, ...]:
+        """What the replicates of a trial were at its end.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        folder = self.folder / f"trial_{trial_id}"
+        try:
+            return tuple((folder / f"replicate-{number}.safetensors").read_bytes() for number in range(replicates))
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: is gone, and with it what the promoted trials go on from") from None
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """The folder of a trial; it is made."""
+        folder = self.folder / f"trial_{trial_id}"
+        if trial_id not in self._folders:
+            folder.mkdir(exist_ok=True)
+            self._folders.add(trial_id)
+        return folder
+
+    def save_trial(self, trial: Any, result: TrialResult, objective: str) -> None:
+        """Writes KerasTuner's file of a trial, and TensorBoard's where there is none yet."""
+        path = self.trial_folder(trial.trial_id) / "trial.json"
+        content = json.dumps(trial.get_state())
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            atomic_write(path, content)
+        write_trial(self.folder / "tensorboard", trial, result, objective)
+
+    def save_oracle(self, oracle: Any, *, at_once: bool = False) -> None:
+        """Writes KerasTuner's file of the oracle, if it is time to."""
+        began = time.perf_counter()
+        if not at_once and began - self._saved < self._cost / SAVING_SHARE:
+            return
+        atomic_write(self.folder / "oracle.json", json.dumps(oracle.get_state()))
+        if not (self.folder / "tuner0.json").exists():
+            atomic_write(self.folder / "tuner0.json", "{}")
+        self._saved = time.perf_counter()
+        self._cost = self._saved - began
+
+    def write_table(self, path: Path, objective: str) -> None:
+        """Writes a CSV file: a row for every epoch of every replicate, trials in order."""
+        rows = sorted(self.results(), key=lambda row: row[1].trial_id)
+        hyperparameters = list(dict.fromkeys(name for values, _ in rows for name in values))
+        metrics = list(dict.fromkeys(name for _, result in rows for r in result.replicates for name in r.history))
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["trial", "status", *hyperparameters, "parameters", "replicate", "seed", "epoch", *metrics])
+        for values, result in rows:
+            trial = [result.trial_id, result.status, *(values.get(name, "") for name in hyperparameters)]
+            trial.append("" if result.parameters is None else result.parameters)
+            if not result.replicates:
+                table.writerow([*trial, *[""] * (3 + len(metrics))])
+            for number, replicate in enumerate(result.replicates):
+                epochs = len(replicate.history[objective])
+                for epoch in range(epochs):
+                    columns = [replicate.history.get(name, ()) for name in metrics]
+                    row = [column[epoch] if epoch < len(column) else "" for column in columns]
+                    table.writerow([*trial, number, replicate.seed, result.initial_epoch + epoch + 1, *row])
+        atomic_write(path, text.getvalue())
+
+    def close(self) -> None:
+        """Lets go of the journal."""
+        self.journal.close()
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A search goes on as what it began as."""
+    difference = _difference(before, now)
+    if difference is not None:
+        place, old, new = difference
+        raise InputError(
+            f"{folder}: holds a search with another {' '.join(place).replace('_', ' ')}: it began with {json.dumps(old)}, and "
+            f"now it is {json.dumps(new)}; take another folder for that"
+        )
+
+
+def _difference(before: Any, now: Any) -> tuple[list[str], Any, Any] | None:
+    """The first place where two JSON values differ, and what stands there."""
+    if before == now:
+        return None
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [("", old, new) for old, new in zip(before, now, strict=True)]
+    elif isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(str(name), before.get(name), now.get(name)) for name in {**now, **before}]
+    else:
+        return [], before, now
+    for name, old, new in pairs:
+        found = _difference(old, new)
+        if found is not None:
+            return [*([name] if name else []), *found[0]], found[1], found[2]
+    return None

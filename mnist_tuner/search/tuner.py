@@ -1,0 +1,345 @@
+"""The tuner: KerasTuner's strategies over parallel workers, in a folder that survives everything."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine import base_tuner
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.runs import lock_folder
+from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
+from mnist_tuner.search.driver import Driver, Observer
+from mnist_tuner.search.engine import Engine, InlineEngine
+from mnist_tuner.search.fingerprint import fingerprint
+from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
+from mnist_tuner.search.study import Study
+from mnist_tuner.search.trial import Experiment, TrialSummary, without_optimizer
+from mnist_tuner.trainer.duration import parse_duration
+
+if TYPE_CHECKING:
+    import keras
+    from distributed import Security
+    from rich.console import Console
+
+ASKED_AHEAD = 256
+"""Random and grid search do not learn: so many trials are known ahead, to begin with the longest."""
+
+
+class Tuner:
+    """Searches a hypermodel's space with KerasTuner's strategies, each trial trained with several seeds, in parallel.
+
+    A search that was stopped, by whatever, goes on when the same tuner is made and `search` is called again: no finished trial is
+    repeated. Its folder is a KerasTuner project, too.
+
+    Args:
+        hypermodel: KerasTuner's: a `keras_tuner.HyperModel`, or a function of the hyperparameters that returns a compiled model.
+        objective: the name of a metric, or a `keras_tuner.Objective`. A trial's score is the mean over its replicates after the
+            last epoch.
+        strategy: "random", "grid", "bayesian" or "hyperband".
+        max_trials: a cap; by default 16 for "random" and "bayesian", and none for those that end by themselves.
+        epochs: of each trial; Hyperband's most.
+        replicates: trainings of each trial, with seeds of their own.
+        seed: 0 to 2**32 - 1, of all that is random.
+        first: values of the first trial that differ from the hyperparameters' defaults.
+        workers: processes on this machine; "auto" for one per core, 0 to run in this one.
+        scheduler: the address of a running Dask cluster instead.
+        security: the certificates for it.
+        directory: the search's folder.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Example::
+
+        tuner = Tuner(build_model, objective="val_accuracy", max_trials=20, directory="my-search")
+        tuner.search(x_train, y_train, validation_data=(x_val, y_val))
+        model = tuner.get_best_models()[0]
+    """
+
+    def __init__(
+        self,
+        hypermodel: keras_tuner.HyperModel | Callable[[keras_tuner.HyperParameters], keras.Model],
+        *,
+        objective: str | keras_tuner.Objective = "val_accuracy",
+        strategy: Literal["random", "grid", "bayesian", "hyperband"] = "random",
+        max_trials: int | None = None,
+        epochs: int = 5,
+        replicates: int = 3,
+        seed: int = 0,
+        first: Mapping[str, Any] | None = None,
+        workers: Literal["auto"] | int = "auto",
+        scheduler: str | None = None,
+        security: Security | None = None,
+        directory: str | Path = "search",
+    ) -> None:
+        for name, value, low, high in (
+            ("max_trials", 1 if max_trials is None else max_trials, 1, 1_000_000),
+            ("epochs", epochs, 1, 100_000),
+            ("replicates", replicates, 1, 1_000),
+            ("seed", seed, 0, 2**32 - 1),
+            ("workers", 1 if workers == "auto" else workers, 0, 1_024),
+        ):
+            if not isinstance(value, int) or not low <= value <= high:
+                raise InputError(f"{name} is {value!r}: expected {low:,} to {high:,}")
+        if strategy not in STRATEGIES:
+            raise InputError(f"strategy is {strategy!r}: expected {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}")
+        if max_trials is None and strategy in ("random", "bayesian"):
+            max_trials = 16
+        self.hypermodel = _as_hypermodel(hypermodel)
+        self.strategy, self.max_trials, self.epochs, self.replicates, self.seed = strategy, max_trials, epochs, replicates, seed
+        self.workers, self.scheduler, self.security = workers, scheduler, security
+        self.first = dict(first or {})
+        self.folder = Path(directory)
+        try:
+            self.oracle = make_oracle(
+                strategy, objective=objective, max_trials=max_trials, epochs=epochs, seed=seed, first=self.first
+            )
+        except ValueError as error:
+            raise InputError(" ".join(str(error).split())) from None
+        self.objective: str = self.oracle.objective.name
+        self.direction: str = self.oracle.objective.direction
+        self.summaries: dict[str, TrialSummary] = {}
+        self._space_known = False
+
+    # The search.
+
+    def search(
+        self,
+        *arguments: Any,
+        max_time: str | None = None,
+        engine: Engine | None = None,
+        observer: Observer | None = None,
+        console: Console | None = None,
+        verbose: bool = True,
+        **options: Any,
+    ) -> list[TrialSummary]:
+        """Searches, or goes on with a search.
+
+        Args:
+            arguments: what the models are fitted on: ``x`` and ``y``, or a `DataModule`.
+            max_time: no trial is begun after this long, such as "10m".
+            engine: where trials run; by default what `workers` and `scheduler` ask for.
+            observer: hears of the progress; by default a display on `console`.
+            console: by default the standard output.
+            verbose: whether there is a display.
+            options: of `fit_keras_model`, or of the hypermodel's own ``fit``: validation_data, batch_size, callbacks.
+
+        Returns:
+            The trials that have ended, the best first.
+
+        Raises:
+            InputError: the folder holds another search.
+            EngineLostError: there is nothing left to run trials on; the search can be resumed.
+            OSError: a result could not be written; the search can be resumed.
+            KeyboardInterrupt: Ctrl-C; the search can be resumed.
+        """
+        from mnist_tuner.search.dask_engine import DaskEngine
+
+        deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
+        experiment = Experiment(self.hypermodel, self.objective, arguments, options)
+        self.find_space()
+        with ExitStack() as stack:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(os.close, lock_folder(self.folder))
+            study = Study(self.folder, self._identity(experiment, self._concurrency()))
+            stack.callback(study.close)
+            if engine is None:
+                if self.scheduler is None and self.workers == 0:
+                    engine = InlineEngine()
+                else:
+                    engine = DaskEngine(self.local_workers, self.scheduler, self.security)
+                stack.callback(engine.close)
+            engine.begin(experiment)
+            if observer is None:
+                observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
+            driver = Driver(
+                self.oracle,
+                study,
+                engine,
+                observer,
+                objective=self.objective,
+                seed=self.seed,
+                replicates=self.replicates,
+                epochs=self.epochs,
+                ahead=int(study.journal.identity["concurrency"]),
+                discover=self._discover,
+                deadline=deadline,
+            )
+            self.summaries = driver.summaries
+            self.complete = driver.run()
+            study.write_table(self.folder / "trials.csv", self.objective)
+        return self.ranked()
+
+    @property
+    def local_workers(self) -> int:
+        """The processes on this machine."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+
+    def display(self, console: Console | None, engine: Engine) -> SearchDisplay:
+        """A display of this search."""
+        from rich.console import Console as RichConsole
+
+        return SearchDisplay(
+            console or RichConsole(),
+            objective=self.objective,
+            direction=self.direction,
+            total=self.total,
+            replicates=self.replicates,
+            epochs=self.epochs,
+            workers=engine.slots,
+        )
+
+    @property
+    def total(self) -> int | None:
+        """The number of trials, where it is known beforehand: `find_space` has been called."""
+        if self.strategy == "hyperband":
+            return None
+        every = points(self.oracle.hyperparameters)
+        if every is None:
+            return self.max_trials
+        first = self.oracle.defaults() | self.first
+        count = len(every) + (first not in every)
+        return min(count, self.max_trials or count)
+
+    # What was found.
+
+    def ranked(self) -> list[TrialSummary]:
+        """The trials that have ended, the best first, failed ones last."""
+        return ranked(self.summaries.values(), self.direction)
+
+    def get_best_hyperparameters(self, num_trials: int = 1) -> list[keras_tuner.HyperParameters]:
+        """The hyperparameters of the best trials that were completed."""
+        found = []
+        for summary in [summary for summary in self.ranked() if summary.completed][:num_trials]:
+            found.append(self.oracle.trials[summary.trial_id].hyperparameters.copy())
+        return found
+
+    def get_best_models(self, num_models: int = 1) -> list[keras.Model]:
+        """The best trials' models, with the weights of their first replicate after its last epoch."""
+        models = []
+        for summary in [summary for summary in self.ranked() if summary.completed][:num_models]:
+            model = self.hypermodel.build(self.oracle.trials[summary.trial_id].hyperparameters.copy())
+            folder = self.folder / f"trial_{summary.trial_id}"
+            if not model.built:
+                import json
+
+                model.build_from_config(json.loads((folder / "build_config.json").read_text()))
+            with without_optimizer(model):
+                model.load_weights(folder / "checkpoint.weights.h5")
+            models.append(model)
+        return models
+
+    def results_summary(self, num_trials: int = 10, console: Console | None = None) -> None:
+        """Prints the best trials."""
+        from rich.console import Console as RichConsole
+
+        console = console or RichConsole()
+        console.print(trial_table(self.ranked()[:num_trials], self.objective))
+        console.print(f"Mean and standard deviation over the replicates after the last epoch; in {self.folder}")
+
+    # The space.
+
+    def find_space(self) -> None:
+        """Registers the hyperparameters of the space, by building models where the hypermodel does not declare them."""
+        if self._space_known:
+            return
+        self._space_known = True
+        if self._declares_all:
+            hp = self.oracle.get_space()
+            self.hypermodel.declare_hyperparameters(hp)
+            self.oracle.update_space(hp)
+            return
+        with tempfile.TemporaryDirectory() as folder, _same_randomness(), redirect_stdout(StringIO()):
+            base_tuner.BaseTuner(self.oracle, self.hypermodel, directory=folder, project_name="space")
+
+    @property
+    def _declares_all(self) -> bool:
+        """Whether the hypermodel tells its space and its models' sizes without building them."""
+        own = type(self.hypermodel).declare_hyperparameters is not keras_tuner.HyperModel.declare_hyperparameters
+        return own and hasattr(self.hypermodel, "parameters")
+
+    def _discover(self, hp: keras_tuner.HyperParameters) -> float:
+        """The number of parameters of a trial's model. Building it here registers what it has of hyperparameters that were not
+        known yet, at the same point of the search however the trials are timed."""
+        if self._declares_all:
+            return float(self.hypermodel.parameters(hp))
+        with _same_randomness():
+            model = self.hypermodel.build(hp)
+        with suppress(Exception):  # not built yet
+            return float(model.count_params())
+        return 1.0
+
+    def _identity(self, experiment: Experiment, concurrency: int) -> dict[str, Any]:
+        """What a search must have in common with one that it goes on with."""
+        path = self.folder / "journal.jsonl"
+        if path.exists():
+            import json
+
+            with suppress(ValueError, KeyError, TypeError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
+                concurrency = int(json.loads(file.readline())["concurrency"])
+        return {
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "objective": f"{self.objective} ({self.direction})",
+            "space": self.oracle.hyperparameters.get_config()["space"],
+            "first_trial": self.oracle.defaults() | self.first,
+            "number_of_trials": self.max_trials,
+            "epochs": self.epochs,
+            "replicates": self.replicates,
+            "data": fingerprint(experiment.arguments),
+            "options": fingerprint(experiment.options),
+            "concurrency": concurrency,
+        }
+
+    def _concurrency(self) -> int:
+        """How many trials are asked for ahead of the results that the strategy learns from."""
+        if self.strategy in ("random", "grid"):
+            return ASKED_AHEAD
+        return max(1, self.local_workers)
+
+
+class _same_randomness:  # noqa: N801  # a context manager
+    """Python's and numpy's generators are afterwards where they were."""
+
+    def __enter__(self) -> None:
+        self.before = random.getstate(), np.random.get_state()
+
+    def __exit__(self, *error: Any) -> None:
+        random.setstate(self.before[0])
+        np.random.set_state(self.before[1])
+
+
+def _as_hypermodel(given: Any) -> keras_tuner.HyperModel:
+    if isinstance(given, keras_tuner.HyperModel):
+        return given
+    if not callable(given):
+        raise InputError(
+            f"hypermodel is a {type(given).__name__}: expected a keras_tuner.HyperModel, or a function of the hyperparameters"
+        )
+    return _BuildFunction(given)
+
+
+class _BuildFunction(keras_tuner.HyperModel):  # type: ignore[misc]  # KerasTuner has no types
+    """A function as a hypermodel."""
+
+    def __init__(self, function: Callable[[keras_tuner.HyperParameters], keras.Model]) -> None:
+        super().__init__()
+        self.function = function
+
+    def __reduce__(self) -> Any:
+        return _BuildFunction, (self.function,)
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Calls the function."""
+        return self.function(hp)

@@ -1,0 +1,93 @@
+"""What happens in a worker process. Importing this is cheap: TensorFlow is loaded by a thread while the worker starts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+if TYPE_CHECKING:
+    from mnist_tuner.search.engine import Spec
+    from mnist_tuner.search.trial import Experiment
+
+_loading: threading.Thread | None = None
+_failure: list[BaseException] = []
+
+
+def dask_setup(worker: Worker) -> None:
+    """Called by Dask when one of our own workers has started."""
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    begin_loading()
+
+
+def begin_loading() -> None:
+    """Loads TensorFlow in a thread, once."""
+    global _loading
+    if _loading is None:
+        _loading = threading.Thread(target=_load, daemon=True)
+        _loading.start()
+
+
+def _load() -> None:
+    from mnist_tuner.startup import load_keras_tuner, load_tensorflow
+
+    try:
+        # Each trial is a program of its own, so that a cache of them would fill and never be read.
+        load_tensorflow(threads=1, cached=False)
+        load_keras_tuner(bayesian=False)
+    except BaseException as error:  # told by the first trial
+        _failure.append(error)
+
+
+class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
+    """Brings an experiment to each worker, those that come later included.
+
+    Args:
+        name: of the search.
+        experiment: pickled, since some of what it consists of needs TensorFlow to be unpickled.
+    """
+
+    def __init__(self, name: str, experiment: bytes) -> None:
+        self.name = name
+        self.pickled = experiment
+        self.experiment: Experiment | None = None
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask."""
+        begin_loading()
+
+    def get(self) -> Experiment:
+        """The experiment, unpickled at its first use."""
+        assert _loading is not None
+        _loading.join()
+        if _failure:
+            raise RuntimeError(f"TensorFlow could not be loaded: {_failure[0]}") from _failure[0]
+        if self.experiment is None:
+            from distributed.protocol.pickle import loads
+
+            self.experiment = loads(self.pickled)
+            self.pickled = b""
+        assert self.experiment is not None
+        return self.experiment
+
+
+def work(name: str, key: str, spec: Spec) -> tuple[Any, str]:
+    """Does a piece of work in a worker; returns its result and the worker's address."""
+    worker = get_worker()
+    topic = partial(worker.log_event, name)
+    topic({"key": key, "worker": worker.address})
+    plugin = worker.plugins[name]
+    assert isinstance(plugin, ExperimentPlugin)
+    experiment = plugin.get()
+    try:
+        return spec.run(experiment, lambda content: topic({"key": key, "news": content})), worker.address
+    finally:
+        if spec.heavy:
+            from mnist_tuner.search.trial import forget_models
+
+            forget_models()

@@ -1,0 +1,117 @@
+"""`keras.Model.fit`'s arguments and result, with our loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
+from mnist_tuner.trainer.module import KerasModule
+from mnist_tuner.trainer.states import Progress
+from mnist_tuner.trainer.trainer import Trainer
+
+_MODULE = "_mnist_tuner_module"
+
+
+def fit_keras_model(
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    validation_data: Any = None,
+    batch_size: int = 32,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    shuffle: bool = True,
+    transform: Callable[..., Any] | None = None,
+    callbacks: Sequence[Any] | Any = (),
+    verbose: Any = 0,
+) -> keras.callbacks.History:
+    """Trains a compiled model as ``model.fit`` does, with the compiled loop.
+
+    The loop is kept with the model, so that a second call compiles nothing. The order of the rows follows from the seed given
+    to `seed_everything` (or the `DataModule`'s own) and the number of the epoch: calls for epochs 0 to 2 and 2 to 5 do what one
+    call for 0 to 5 does.
+
+    Args:
+        model: compiled; trained in place, with the optimizer as it stands.
+        x: an array ``(n, ...)`` or a structure of them, or a `DataModule`, or whatever else `Trainer.fit` takes as loader.
+        y, sample_weight: arrays ``(n, ...)``.
+        validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or a loader.
+        batch_size: of arrays.
+        epochs: the epoch to end before.
+        initial_epoch: the epoch to begin with, from 0.
+        shuffle: whether arrays are shuffled anew each epoch.
+        transform: for arrays, a function of the batch's parts that returns them changed, traced into the graph.
+        callbacks: Keras's or ours.
+        verbose: 0 or "auto" for silence, 1 or 2 for a progress display.
+
+    Returns:
+        Keras's History.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        NonFiniteLossError: the loss became infinite or not a number.
+    """
+    if not 0 <= initial_epoch < epochs:
+        raise ValueError(f"initial_epoch is {initial_epoch} and epochs {epochs}: expected 0 <= initial_epoch < epochs")
+    history = keras.callbacks.History()
+    given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    trainer = Trainer(
+        max_epochs=epochs,
+        callbacks=[*map(_without_idle_batch_hooks, given), history],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=verbose in (1, 2),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.progress = Progress(epoch=initial_epoch)
+    module = model.__dict__.get(_MODULE)
+    if module is None:
+        module = KerasModule(model)
+        object.__setattr__(model, _MODULE, module)  # past Keras's own, which looks for layers in whatever it is given
+    if isinstance(x, DataModule):
+        if y is not None or validation_data is not None:
+            raise ValueError("a DataModule brings its own labels and validation data: leave out y and validation_data")
+        trainer.fit(module, datamodule=x)
+    else:
+        train, validation = x, validation_data
+        if y is not None:
+            train = ArrayLoader(x, y, sample_weight, batch_size=batch_size, shuffle=shuffle, transform=transform)
+        if isinstance(validation_data, (tuple, list)) and all(isinstance(part, np.ndarray) for part in validation_data):
+            validation = ArrayLoader(*validation_data, batch_size=max(batch_size, 500), transform=transform)
+        trainer.fit(module, train, validation)
+    return history
+
+
+class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """The part of KerasTuner's callback that does something."""
+
+    def __init__(self, callback: keras.callbacks.Callback) -> None:
+        super().__init__()
+        self.callback = callback
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.callback.on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.callback.on_epoch_end(epoch, logs)
+
+
+def _without_idle_batch_hooks(callback: Any) -> Any:
+    """KerasTuner 1.4.8 hands every batch on to methods of its tuner that do nothing unless somebody overrides them; a batch
+    hook makes the loop run one step per call, six times as slow."""
+    tuner = getattr(callback, "tuner", None)
+    if type(callback).__name__ != "TunerCallback" or tuner is None:
+        return callback
+    idle = all(getattr(type(tuner), name).__module__.startswith("keras_tuner.") for name in ("on_batch_begin", "on_batch_end"))
+    return _Epochs(callback) if idle else callback
