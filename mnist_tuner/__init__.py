@@ -13,7 +13,8 @@ from mnist_tuner._version import __version__
 if TYPE_CHECKING:
     from mnist_tuner.data import MNISTDataModule, load_dataset
     from mnist_tuner.errors import InputError
-    from mnist_tuner.models import build_baseline
+    from mnist_tuner.models import WidthHyperModel, build_baseline
+    from mnist_tuner.search import Tuner
     from mnist_tuner.trainer import (
         ArrayLoader,
         Callback,
@@ -30,10 +31,18 @@ if TYPE_CHECKING:
         TensorBoardLogger,
         Timer,
         Trainer,
+        fit_keras_model,
         seed_everything,
     )
 
-_HOMES = {"InputError": "errors", "MNISTDataModule": "data", "build_baseline": "models", "load_dataset": "data"}
+_HOMES = {
+    "InputError": "errors",
+    "MNISTDataModule": "data",
+    "Tuner": "search",
+    "WidthHyperModel": "models",
+    "build_baseline": "models",
+    "load_dataset": "data",
+}
 
 __all__ = [
     "ArrayLoader",
@@ -53,8 +62,11 @@ __all__ = [
     "TensorBoardLogger",
     "Timer",
     "Trainer",
+    "Tuner",
+    "WidthHyperModel",
     "__version__",
     "build_baseline",
+    "fit_keras_model",
     "load_dataset",
     "seed_everything",
 ]

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import benchmark_search
 from rich.console import Console
 from rich.table import Table
 
@@ -378,7 +379,7 @@ CHILDREN: dict[str, Callable[[], dict[str, Any]]] = {
         *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, seeds, load_ours, load_plain),
         *(bare_loop, our_trainer, our_hooked_fit, keras_steady, lightning_steady),
     )
-}
+} | benchmark_search.CHILDREN
 
 
 # How it is measured.
@@ -622,12 +623,24 @@ def start(repeats: int) -> dict[str, Any]:
     return results
 
 
+def search(repeats: int) -> dict[str, Any]:
+    """Six fixed trials by stock KerasTuner and by ours on all cores; eight equal ones with one worker and with two."""
+    return benchmark_search.search_study(repeats, child, console.print)
+
+
+def overhead(repeats: int) -> dict[str, Any]:
+    """Instant trials: what the search's machinery itself costs."""
+    return benchmark_search.overhead_study(repeats, child, console.print)
+
+
 BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "baseline": (baseline, 3),
     "display": (display, 5),
     "seeds": (seed_study, 20),
     "start": (start, 5),
     "trainer": (trainer_study, 5),
+    "search": (search, 3),
+    "overhead": (overhead, 3),
 }
 
 

@@ -15,12 +15,13 @@ PACKAGE = Path(mnist_tuner.__file__).parent
 ABOVE = {  # what each room may import of the house
     "trainer": {"trainer", "_version"},
     "data": {"trainer", "errors"},
-    "models": {"trainer", "errors"},
-    "reports": {"reports", "trainer", "errors"},
+    "models": {"models", "data", "trainer", "errors"},
+    "search": {"search", "trainer", "runs", "startup", "errors"},
+    "reports": {"reports", "search", "trainer", "errors"},
     "runs": {"trainer", "errors"},
     "config": {"trainer", "errors"},
     "startup": {"errors"},
-    "runner": {"_version", "config", "reports", "models", "data", "trainer", "runs", "startup", "errors"},
+    "runner": {"runner", "_version", "config", "reports", "search", "models", "data", "trainer", "runs", "startup", "errors"},
     "cli": {"runner", "config", "reports", "runs", "errors", "_version"},
 }
 
@@ -45,7 +46,17 @@ def test_arrows_point_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mnist_tuner", "mnist_tuner.cli", "mnist_tuner.data", "mnist_tuner.trainer", "mnist_tuner.runner"]
+    "module",
+    [
+        "mnist_tuner",
+        "mnist_tuner.cli",
+        "mnist_tuner.data",
+        "mnist_tuner.trainer",
+        "mnist_tuner.runner.training",
+        "mnist_tuner.runner.searching",
+        "mnist_tuner.search",
+        "mnist_tuner.search.worker",
+    ],
 )
 def test_importing_does_not_load_tensorflow(module: str) -> None:
     assert python(f"import sys, {module}; print('tensorflow' in sys.modules or 'keras' in sys.modules)") == "False\n"

@@ -51,11 +51,6 @@ class WidthHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]  # KerasTun
         self.classes = classes
         self.learning_rate = learning_rate
 
-    def __reduce__(self) -> Any:
-        # KerasTuner's base class keeps a bound method among its attributes, by which pickling would go in circles.
-        keywords = ("default", "input_shape", "classes", "learning_rate")
-        return _make, (type(self), (self.low, self.high, self.step), {name: getattr(self, name) for name in keywords})
-
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Registers both widths."""
         self.widths(hp)
@@ -93,7 +88,3 @@ class WidthHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]  # KerasTun
         if isinstance(x, np.ndarray) and x.dtype == np.uint8:
             options = {"transform": scale_pixels, **options}
         return fit_keras_model(model, x, y, **options)
-
-
-def _make(kind: type[WidthHyperModel], arguments: tuple[int, ...], keywords: dict[str, Any]) -> WidthHyperModel:
-    return kind(*arguments, **keywords)

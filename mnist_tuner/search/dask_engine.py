@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import queue
 import secrets
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,6 +30,10 @@ from mnist_tuner.search.worker import ExperimentPlugin, work
 LOST = "its worker died (killed, or out of memory)"
 MOST_STARTS = 2
 """A cluster with settings of its own runs the work of a worker that died again on another: this often it may."""
+
+WORKERS_SECONDS = 60
+COUNT_SECONDS = 2
+"""So often a cluster's workers are counted: some may have come."""
 
 _OURS = {
     # A task of a worker that dies is ours to give out again, not Dask's: so that one that kills its workers takes two.
@@ -57,6 +63,7 @@ class DaskEngine:
         self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Future] = {}
+        self._counted, self._workers = -math.inf, 1
         self._starts: dict[str, list[str]] = {}
         self._cluster: LocalCluster | None = None
         self._main = _light_main()
@@ -87,17 +94,27 @@ class DaskEngine:
         self._own_workers = workers if scheduler is None else None
 
     def begin(self, experiment: Experiment) -> None:
-        """Sends the experiment to the workers, those to come included."""
+        """Sends the experiment to the workers, those to come included.
+
+        Raises:
+            InputError: the cluster has no workers.
+        """
+        try:
+            self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+        except TimeoutError:
+            raise InputError(
+                f"the Dask cluster has had no worker for {WORKERS_SECONDS} seconds: start one with: dask worker"
+            ) from None
         self._client.register_plugin(ExperimentPlugin(self._topic, dumps(experiment)), name=self._topic)
 
     @property
     def slots(self) -> int:
-        """One for each thread of the cluster."""
-        return self._own_workers or max(1, sum(self._client.nthreads().values()))
-
-    def workers(self) -> int:
-        """How many the scheduler knows."""
-        return len(self._client.nthreads())
+        """One for each worker: trials in one process would share its seeds, so that a second thread would wait."""
+        if self._own_workers:
+            return self._own_workers
+        if time.monotonic() - self._counted > COUNT_SECONDS:
+            self._counted, self._workers = time.monotonic(), max(1, len(self._client.nthreads()))
+        return self._workers
 
     def submit(self, key: str, spec: Spec) -> None:
         """Gives it to the scheduler."""
@@ -149,7 +166,7 @@ class DaskEngine:
             self._check_scheduler()
             raise EngineLostError(f"the Dask scheduler has lost its work ({last_line(error)})") from error
         except Exception as error:
-            return Failed(key, last_line(error), worker)
+            return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()
         return Done(key, result, worker)

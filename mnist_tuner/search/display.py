@@ -95,6 +95,12 @@ class _Running:
     epoch: int = 0
     value: float | None = None
     epochs_done: int = 0
+    epochs: int = 0
+
+    @property
+    def left(self) -> float:
+        """The work that is left, in cost times epochs."""
+        return self.cost * max(0, self.epochs - self.epochs_done)
 
 
 class SearchDisplay(Observer):
@@ -108,7 +114,7 @@ class SearchDisplay(Observer):
         replicates: of each trial.
         epochs: of each replicate.
         workers: how many there are.
-        cost_afterwards: what comes after the trials, in the unit of their cost, by the best trial's cost and the first one's.
+        trainings_afterwards: how often the best trial's net and the first one's are trained after the search.
     """
 
     def __init__(
@@ -131,8 +137,9 @@ class SearchDisplay(Observer):
         self.best: TrialSummary | None = None
         self.restored = 0
         self.failed = 0
-        self._costs: dict[str, float] = {}
         self._spent = self._work = 0.0
+        self._asked, self._asked_work, self._left = 0, 0.0, 0.0
+        self._first_cost = 0.0
         self._numbers: dict[str, int] = {}
         self._began = time.monotonic()
         self._drawn = 0.0
@@ -153,7 +160,11 @@ class SearchDisplay(Observer):
 
     def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
         """A row of the table, in time."""
-        self.running[trial_id] = _Running(dict(values), cost + OVERHEAD_COST)
+        epochs = int(values.get("tuner/epochs", self.epochs)) - int(values.get("tuner/initial_epoch", 0))
+        row = self.running[trial_id] = _Running(dict(values), cost + OVERHEAD_COST, epochs=epochs * self.replicates)
+        self._asked += 1
+        self._asked_work += row.left
+        self._first_cost = self._first_cost or row.cost
 
     def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
         """It runs."""
@@ -184,8 +195,8 @@ class SearchDisplay(Observer):
         self.failed += not summary.completed
         if summary.completed:
             self.best = ranked([summary, *([self.best] if self.best else [])], self.direction)[0]
-        if summary.completed and not restored:
-            self._work += row.cost * self.replicates * max(1, row.epochs_done / max(1, self.replicates))
+        if summary.completed:
+            self._work += row.cost * row.epochs
             self._spent += summary.seconds
         if self._live is None and not restored:
             self._print(self._line(summary))
@@ -206,16 +217,12 @@ class SearchDisplay(Observer):
         """An estimate; None before the first trial has ended, and where nobody knows how many there will be."""
         if not self._work or self.total is None:
             return None
-        rate = self._spent / self._work
-        whole = self.epochs * self.replicates
-        left = sum(row.cost * max(0, whole - row.epochs_done) for row in self.running.values())
-        known = [row.cost for row in self.running.values()] + [(s.parameters or 0) + OVERHEAD_COST for s in self.ended]
-        left += max(0, self.total - len(known)) * whole * sum(known) / len(known)
-        if self.best is not None and self.trainings_afterwards:
-            first = min(self.ended, key=lambda summary: summary.trial_id)
-            costs = [(s.parameters or 0) + OVERHEAD_COST for s in (self.best, first)]
-            left += self.trainings_afterwards * self.epochs * sum(costs)
-        return rate * left / max(1, self.workers)
+        left = sum(row.left for row in self.running.values())
+        left += max(0, self.total - self._asked) * self._asked_work / self._asked
+        if self.best is not None:
+            best_cost = (self.best.parameters or 0) + OVERHEAD_COST
+            left += self.trainings_afterwards * self.epochs * (best_cost + self._first_cost)
+        return self._spent / self._work * left / max(1, self.workers)
 
     def summary_line(self) -> Text:
         """How far the search is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,15 +122,16 @@ class Driver:
         try:
             while True:
                 self._tell_and_ask()
-                if not self._asked:
-                    return True
                 self._submit()
-                if not self._running:  # the time is over
-                    return False
+                if not self._running:  # all is done, or the time is over
+                    self.study.save_oracle(self.oracle, at_once=True)
+                    return not self._asked
                 self.engine.wait(self._handle, TICK)
                 self.observer.on_tick()
-        finally:
-            self.study.save_oracle(self.oracle, at_once=True)
+        except BaseException:
+            with suppress(OSError):  # a full disk, which has been told
+                self.study.save_oracle(self.oracle, at_once=True)
+            raise
 
     def _tell_and_ask(self) -> None:
         """Tells of each result whose turn it is, and asks for another trial after each."""
@@ -213,7 +215,8 @@ class Driver:
                     self.observer.on_trial_again(trial_id, event.reason)
                     self._start(asked)
                 else:
-                    self._keep(asked, TrialResult(trial_id, "failed", worker=event.worker, reason=event.reason))
+                    failed = TrialResult(trial_id, "failed", worker=event.worker, reason=event.reason, traceback=event.traceback)
+                    self._keep(asked, failed)
 
     def _keep(self, asked: _Asked, result: TrialResult) -> None:
         """Puts a result on the disk; what is in files of its own is not kept in memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from typing import Any, ClassVar, Protocol
 
 from mnist_tuner.errors import RunError
 from mnist_tuner.search.trial import Experiment, last_line
-
-log = logging.getLogger(__name__)
 
 
 class Spec(Protocol):
@@ -56,11 +53,13 @@ class Failed:
 
     Attributes:
         reason: the last line of the traceback, or what became of the worker.
+        traceback: the whole of it.
     """
 
     key: str
     reason: str
     worker: str = ""
+    traceback: str = ""
 
 
 Event = Started | News | Done | Failed
@@ -89,9 +88,6 @@ class Engine(Protocol):
         Raises:
             EngineLostError: there will be none.
         """
-
-    def workers(self) -> int:
-        """How many workers there are at the moment."""
 
     def close(self) -> None:
         """Ends it, with whatever is running."""
@@ -124,14 +120,9 @@ class InlineEngine:
         try:
             result = spec.run(self.experiment, lambda content: handle(News(key, content)))
         except Exception as error:
-            log.debug("%s", traceback.format_exc())
-            handle(Failed(key, last_line(error), "here"))
+            handle(Failed(key, last_line(error), "here", traceback.format_exc()))
         else:
             handle(Done(key, result, "here"))
-
-    def workers(self) -> int:
-        """This process."""
-        return 1
 
     def close(self) -> None:
         """Forgets what is in line."""

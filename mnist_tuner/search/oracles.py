@@ -196,6 +196,11 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
             self._increment_bracket_num()
             self._start_new_bracket()
 
+    def trials_in_all(self) -> int:
+        """The trials of all brackets, where none fails and the space is large enough."""
+        rounds = [(bracket, number) for bracket in range(self._get_num_brackets()) for number in range(bracket + 1)]
+        return int(self.hyperband_iterations * sum(self._get_size(*each) for each in rounds))
+
     def _next_of(self, bracket: Answer, trial_id: str) -> Answer | None:
         rounds, number = bracket["rounds"], bracket["bracket_num"]
         if len(rounds[0]) < self._get_size(number, 0) and not bracket.get("exhausted"):

@@ -71,8 +71,10 @@ class Study:
         Raises:
             OSError: it could not be written; the journal is as it was.
         """
-        if result.weights or result.states:
+        if result.weights or result.states or result.traceback:
             folder = self.trial_folder(result.trial_id)
+            if result.traceback:
+                atomic_write(folder / "error.txt", result.traceback)
             if result.weights:
                 atomic_write(folder / "checkpoint.weights.h5", result.weights)
                 atomic_write(folder / "build_config.json", json.dumps(result.build_config))

@@ -49,8 +49,8 @@ class TrialSpec:
     heavy: ClassVar[bool] = True
 
     def run(self, experiment: Experiment, report: Report) -> TrialResult:
-        """`run_trial`, in a worker."""
-        return run_trial(experiment, self, report)
+        """The experiment's `run_trial`, in a worker."""
+        return experiment.run_trial(self, report)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class TrialResult:
         parameters: the model's; None where none was built.
         seconds: it took.
         worker: where it ran.
-        reason: why it failed.
+        reason: why it failed, in a line.
+        traceback: the whole of it, where there was one.
         weights: the first replicate's at its end, a Keras weights file; empty where they are on the disk or were not wanted.
         build_config: from which Keras builds that model.
         states: see `TrialSpec.keeps_states`.
@@ -96,6 +97,7 @@ class TrialResult:
     seconds: float = 0.0
     worker: str = ""
     reason: str | None = None
+    traceback: str = ""
     weights: bytes = b""
     build_config: Mapping[str, Any] | None = None
     states: tuple[bytes, ...] = ()
@@ -227,6 +229,10 @@ class Experiment:
     objective: str
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+
+    def run_trial(self, spec: TrialSpec, report: Report) -> TrialResult:
+        """See `run_trial`."""
+        return run_trial(self, spec, report)
 
     def fit(self, hp: Any, model: keras.Model, **options: Any) -> Any:
         """Trains a model: with the hypermodel's own ``fit`` where it has one, else with our loop."""

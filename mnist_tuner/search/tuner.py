@@ -202,9 +202,10 @@ class Tuner:
 
     @property
     def total(self) -> int | None:
-        """The number of trials, where it is known beforehand: `find_space` has been called."""
+        """The number of trials, where it is known beforehand and `find_space` has been called; more if Hyperband's fail."""
         if self.strategy == "hyperband":
-            return None
+            count = 1 + int(self.oracle.trials_in_all())
+            return min(count, self.max_trials or count)
         every = points(self.oracle.hyperparameters)
         if every is None:
             return self.max_trials
@@ -336,9 +337,6 @@ class _BuildFunction(keras_tuner.HyperModel):  # type: ignore[misc]  # KerasTune
     def __init__(self, function: Callable[[keras_tuner.HyperParameters], keras.Model]) -> None:
         super().__init__()
         self.function = function
-
-    def __reduce__(self) -> Any:
-        return _BuildFunction, (self.function,)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Calls the function."""

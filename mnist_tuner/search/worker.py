@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mnist_tuner.search.engine import Spec
     from mnist_tuner.search.trial import Experiment
 
+_one_at_a_time = threading.Lock()
 _loading: threading.Thread | None = None
 _failure: list[BaseException] = []
 
@@ -84,10 +85,11 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str]:
     plugin = worker.plugins[name]
     assert isinstance(plugin, ExperimentPlugin)
     experiment = plugin.get()
-    try:
-        return spec.run(experiment, lambda content: topic({"key": key, "news": content})), worker.address
-    finally:
-        if spec.heavy:
-            from mnist_tuner.search.trial import forget_models
+    with _one_at_a_time:  # they seed the whole process
+        try:
+            return spec.run(experiment, lambda content: topic({"key": key, "news": content})), worker.address
+        finally:
+            if spec.heavy:
+                from mnist_tuner.search.trial import forget_models
 
-            forget_models()
+                forget_models()

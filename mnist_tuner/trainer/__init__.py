@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, read_checkpoint
     from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
+    from mnist_tuner.trainer.keras_fit import fit_keras_model
     from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
     from mnist_tuner.trainer.loops import NonFiniteLossError
     from mnist_tuner.trainer.module import KerasModule, Module
@@ -61,6 +62,7 @@ _HOMES = {
     "TensorBoardLogger": "loggers",
     "Timer": "callbacks",
     "Trainer": "trainer",
+    "fit_keras_model": "keras_fit",
     "read_checkpoint": "checkpoint",
     "seed_everything": "seed",
 }
@@ -89,6 +91,7 @@ __all__ = [
     "TensorBoardLogger",
     "Timer",
     "Trainer",
+    "fit_keras_model",
     "read_checkpoint",
     "seed_everything",
 ]
