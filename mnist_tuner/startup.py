@@ -29,12 +29,13 @@ CACHED_PROGRAMS = 100
 """So many compiled programs are kept, of about 0.4 MB each; the oldest go first."""
 
 
-def load_tensorflow(threads: int, cached: bool = True) -> float:
+def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> float:
     """Imports TensorFlow and Keras.
 
     Args:
         threads: TensorFlow's threads within an operation.
         cached: whether XLA is to keep what it compiles; see `compile_cache`.
+        woken: whether to begin with the first operation. Not so in a process that is to be forked: it starts threads.
 
     Returns:
         The seconds that it took.
@@ -58,7 +59,8 @@ def load_tensorflow(threads: int, cached: bool = True) -> float:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
+        if woken:
+            keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
     return time.perf_counter() - began
 
 

@@ -7,7 +7,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -75,19 +74,19 @@ def our_equal_trials() -> dict[str, Any]:
 
 
 def _our_trials(widths: list[tuple[int, int]], workers: int) -> dict[str, Any]:
-    from mnist_tuner.search.dask_engine import DaskEngine
+    from mnist_tuner.search.loading import prepare_forking
     from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 
-    with ThreadPoolExecutor(1) as thread:  # as the command does it
-        starting = thread.submit(DaskEngine, workers)
-        load_tensorflow(threads=1, cached=False)
-        load_keras_tuner(bayesian=False)
-        engine = starting.result()
+    prepare_forking()  # as the command does it
+    load_tensorflow(threads=1, cached=False)
+    load_keras_tuner(bayesian=False)
 
     from mnist_tuner.data import MNISTDataModule
     from mnist_tuner.models import WidthHyperModel
+    from mnist_tuner.search.dask_engine import DaskEngine
     from mnist_tuner.search.tuner import Tuner
 
+    engine = DaskEngine(workers)
     data = MNISTDataModule(batch_size=BATCH_SIZE, val_fraction=VAL_FRACTION, split_seed=0)
     with tempfile.TemporaryDirectory() as folder:
         tuner = Tuner(WidthHyperModel(), max_trials=len(widths), epochs=EPOCHS, replicates=1, directory=folder)

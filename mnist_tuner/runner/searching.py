@@ -8,8 +8,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +25,7 @@ from mnist_tuner.reports import search as report_of
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary
 from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, SearchTiming
 from mnist_tuner.runs import RunDirectory
+from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_write
 
@@ -168,20 +168,28 @@ class _Search:
         self.seconds: dict[str, float] = {"final_s": 0.0, "search_s": 0.0}
         self.tuner: Tuner | None = None
         self.rate = 0.0
-        self._engine: Future[Engine] | None = None
-        self._stack = ExitStack()
+        self.engine: Engine = InlineEngine()
 
     def load(self) -> None:
-        """Starts the workers and reads the data in threads, while TensorFlow is imported."""
+        """Loads TensorFlow and the data, while the process that workers are forked from loads it, too; starts the workers."""
+        from mnist_tuner.search.loading import prepare_forking
+
         config = self.config
-        threads = self._stack.enter_context(ThreadPoolExecutor(2))
-        with self.console.status("starting the workers, loading TensorFlow ..."):
-            self._engine = threads.submit(self._start_engine)
-            reading = threads.submit(_load, config.data)
+        inline = config.scheduler is None and config.workers == 0
+        if config.scheduler is None and not inline:
+            prepare_forking()
+        with self.console.status("loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(_load, config.data)
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
             dataset = reading.result()
-            self.engine = self._engine.result()
+            if inline:
+                self.engine = InlineEngine()
+            else:
+                from mnist_tuner.search.dask_engine import DaskEngine
+
+                workers = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
+                self.engine = DaskEngine(workers, config.scheduler, self.security)
 
         from mnist_tuner.data import MNISTDataModule
         from mnist_tuner.models import WidthHyperModel
@@ -222,16 +230,6 @@ class _Search:
         if not self.before:
             self.folder.write_manifest(self.report.to_dict())
         self.console.print(report_of.setting(self.report, self.tuner.total))
-
-    def _start_engine(self) -> Engine:
-        if self.config.scheduler is None and self.config.workers == 0:
-            from mnist_tuner.search.engine import InlineEngine
-
-            return InlineEngine()
-        from mnist_tuner.search.dask_engine import DaskEngine
-
-        cores = len(os.sched_getaffinity(0))
-        return DaskEngine(cores if self.config.workers is None else self.config.workers, self.config.scheduler, self.security)
 
     def search(self) -> None:
         """Runs the trials."""
@@ -361,12 +359,7 @@ class _Search:
 
     def close(self) -> None:
         """Ends the workers."""
-        try:
-            if self._engine is not None:
-                self._engine.result().close()
-        except BaseException:  # it never began, which has been told
-            pass
-        self._stack.close()
+        self.engine.close()
 
 
 def _load(folder: Path | None) -> Any:

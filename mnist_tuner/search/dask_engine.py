@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,11 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.client import FutureCancelledError
 from distributed.protocol.pickle import dumps
+from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started
+from mnist_tuner.search.loading import FORKED, prepare_forking
 from mnist_tuner.search.trial import Experiment, last_line
 from mnist_tuner.search.worker import ExperimentPlugin, work
 
@@ -35,7 +37,9 @@ WORKERS_SECONDS = 60
 COUNT_SECONDS = 2
 """So often a cluster's workers are counted: some may have come."""
 
-_OURS = {
+_OURS: dict[str, Any] = {
+    "distributed.worker.multiprocessing-method": "forkserver" if FORKED else "spawn",
+    "distributed.nanny.pre-spawn-environ": {},
     # A task of a worker that dies is ours to give out again, not Dask's: so that one that kills its workers takes two.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
@@ -66,24 +70,11 @@ class DaskEngine:
         self._counted, self._workers = -math.inf, 1
         self._starts: dict[str, list[str]] = {}
         self._cluster: LocalCluster | None = None
-        self._main = _light_main()
-        self._main.__enter__()
+        self._stack = ExitStack()
         try:
-            with dask.config.set(_OURS if scheduler is None else {}):
-                if scheduler is None:
-                    self._cluster = LocalCluster(
-                        n_workers=workers,
-                        threads_per_worker=1,
-                        dashboard_address=None,
-                        worker_dashboard_address=None,
-                        host="127.0.0.1",
-                        security=Security.temporary(),
-                        silence_logs=logging.CRITICAL,
-                        preload=["mnist_tuner.search.worker"],
-                    )
-                    self._client = Client(self._cluster, set_as_default=False)
-                else:
-                    self._client = Client(scheduler, security=security, set_as_default=False, timeout="15s")
+            if scheduler is None:
+                self._start_workers(workers)
+            self._client = Client(self._cluster or scheduler, security=security, set_as_default=False, timeout="15s")
         except OSError as error:
             self.close()
             raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
@@ -92,6 +83,22 @@ class DaskEngine:
             raise
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
         self._own_workers = workers if scheduler is None else None
+
+    def _start_workers(self, workers: int) -> None:
+        self._stack.enter_context(_light_main())
+        self._stack.enter_context(dask.config.set(_OURS))  # until the end: a worker that dies is started again
+        get_mp_context()  # Dask has a list of its own of what to load before forking, which it gives now
+        prepare_forking()
+        self._cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            host="127.0.0.1",
+            security=Security.temporary(),
+            silence_logs=logging.CRITICAL,
+            preload=["mnist_tuner.search.worker"],
+        )
 
     def begin(self, experiment: Experiment) -> None:
         """Sends the experiment to the workers, those to come included.
@@ -192,7 +199,7 @@ class DaskEngine:
         with suppress(Exception):
             if self._cluster is not None:
                 self._cluster.close(timeout=2)
-        self._main.__exit__(None, None, None)
+        self._stack.close()
 
 
 @contextmanager
@@ -204,7 +211,7 @@ def _light_main() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     before = getattr(main, "__spec__", None)
-    main.__spec__ = importlib.util.find_spec("mnist_tuner.errors")
+    main.__spec__ = importlib.util.find_spec("mnist_tuner.search.spawned")
     try:
         yield
     finally:

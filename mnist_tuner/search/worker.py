@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
+from mnist_tuner.search.loading import begin_loading, finish_loading
+
 if TYPE_CHECKING:
     from mnist_tuner.search.engine import Spec
     from mnist_tuner.search.trial import Experiment
 
 _one_at_a_time = threading.Lock()
-_loading: threading.Thread | None = None
-_failure: list[BaseException] = []
 
 
 def dask_setup(worker: Worker) -> None:
@@ -24,25 +24,6 @@ def dask_setup(worker: Worker) -> None:
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     begin_loading()
-
-
-def begin_loading() -> None:
-    """Loads TensorFlow in a thread, once."""
-    global _loading
-    if _loading is None:
-        _loading = threading.Thread(target=_load, daemon=True)
-        _loading.start()
-
-
-def _load() -> None:
-    from mnist_tuner.startup import load_keras_tuner, load_tensorflow
-
-    try:
-        # Each trial is a program of its own, so that a cache of them would fill and never be read.
-        load_tensorflow(threads=1, cached=False)
-        load_keras_tuner(bayesian=False)
-    except BaseException as error:  # told by the first trial
-        _failure.append(error)
 
 
 class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
@@ -64,10 +45,7 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
     def get(self) -> Experiment:
         """The experiment, unpickled at its first use."""
-        assert _loading is not None
-        _loading.join()
-        if _failure:
-            raise RuntimeError(f"TensorFlow could not be loaded: {_failure[0]}") from _failure[0]
+        finish_loading()
         if self.experiment is None:
             from distributed.protocol.pickle import loads
 

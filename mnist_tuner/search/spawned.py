@@ -1,0 +1,1 @@
+"""What worker processes import in place of the program's main module."""
