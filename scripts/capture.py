@@ -1,10 +1,13 @@
-"""Runs the baseline and puts its report into the README: the text, and a picture of the terminal."""
+"""Puts the reports into the README: of the baseline the text and a picture of the terminal, of a search the text."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +21,11 @@ PICTURE = ROOT / ".github" / "report.svg"
 
 
 def main() -> None:
-    """Trains, then writes."""
+    """Searches, trains, then writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mnist_tuner", "search", "--json", "--output", folder]
+        search = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        put("search report", Path(search["run_dir"], "report.txt").read_text().replace(f"{folder}/", "runs/"))
     os.environ["TERM"] = "dumb"  # no live line: a picture shows what stays
     console = Console(
         file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor", legacy_windows=False
@@ -28,9 +35,15 @@ def main() -> None:
         report = train(TrainConfig(), console)
         text = Path(report.run_dir, "report.txt").read_text()
     PICTURE.write_text(console.export_svg(title="mnist-tuner train", unique_id="report"))
+    put("report", text)
+
+
+def put(name: str, text: str) -> None:
+    """Puts a text between two comments of the README."""
     readme = ROOT / "README.md"
-    block = f"<!-- report -->\n```text\n{text}```\n<!-- end of report -->"
-    readme.write_text(re.sub(r"<!-- report -->.*<!-- end of report -->", lambda _: block, readme.read_text(), flags=re.S))
+    block = f"<!-- {name} -->\n```text\n{text}```\n<!-- end of {name} -->"
+    pattern = f"<!-- {name} -->.*<!-- end of {name} -->"
+    readme.write_text(re.sub(pattern, lambda _: block, readme.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":

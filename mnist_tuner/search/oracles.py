@@ -310,6 +310,9 @@ def points(space: keras_tuner.HyperParameters, most: int = 100_000) -> list[dict
         choices.append(list(hp.values) if not isinstance(hp, keras_tuner.engine.hyperparameters.Fixed) else [hp.value])
     if prod(map(len, choices)) > most:
         return None
+    if not any(hp.conditions for hp in space.space):
+        names = [hp.name for hp in space.space]
+        return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
     every = []
     for combination in product(*choices):
         values = {}
