@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.errors import RunError
 from mnist_tuner.search.driver import ATTEMPTS, TICK
@@ -55,7 +55,6 @@ class FinalSpec:
     seed: int
     epochs: int
     keeps_model: bool
-    heavy: ClassVar[bool] = True
 
     def run(self, experiment: Experiment, report: Callable[[dict[str, Any]], None]) -> Judged:
         """Trains and judges, in a worker."""

@@ -16,7 +16,9 @@ from rich.text import Text
 from mnist_tuner.search.driver import Observer
 from mnist_tuner.search.trial import TrialSummary
 
-REFRESH_SECONDS = 0.1
+REFRESH_SECONDS = 0.25
+"""A table takes 10 to 20 ms to draw."""
+MOST_ROWS = 20
 OVERHEAD_COST = 60_000
 """What a training costs besides its parameters, in parameters: for the estimate of the time that is left."""
 
@@ -267,7 +269,7 @@ class SearchDisplay(Observer):
 
     def _table(self) -> Table:
         active = {trial_id: row for trial_id, row in self.running.items() if row.state != "waits"}
-        room = max(3, self.console.height - 9 - len(active))
+        room = max(3, min(MOST_ROWS, self.console.height - 9) - len(active))
         shown = sorted(self.ended[-room:], key=lambda summary: summary.trial_id)
         names = hyperparameter_names([*(s.values for s in shown), *(row.values for row in active.values())])
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -6,7 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mnist_tuner.errors import RunError
 from mnist_tuner.search.trial import Experiment, last_line
@@ -14,9 +14,6 @@ from mnist_tuner.search.trial import Experiment, last_line
 
 class Spec(Protocol):
     """A piece of work."""
-
-    heavy: ClassVar[bool]
-    """Whether it makes models, which a worker has to forget afterwards."""
 
     def run(self, experiment: Experiment, report: Callable[[dict[str, Any]], None]) -> Any:
         """Does it, in a worker."""

@@ -25,7 +25,8 @@ class Study:
     """What a search has found, on the disk.
 
     ``journal.jsonl`` is the truth: a result is in it or has not happened. Beside it stand the files of a KerasTuner project
-    (``oracle.json``, ``tuner0.json``, ``trial_<id>/trial.json`` with ``checkpoint.weights.h5``), made from it.
+    (``oracle.json``, ``tuner0.json``, ``trial_<id>/trial.json`` with ``checkpoint.weights.h5``), made from it, and made anew where
+    they are missing when the search is resumed.
 
     Args:
         folder: is made where it does not exist.
@@ -107,7 +108,7 @@ class Study:
         path = self.trial_folder(trial.trial_id) / "trial.json"
         content = json.dumps(trial.get_state())
         if not path.exists() or path.read_text(encoding="utf-8") != content:
-            atomic_write(path, content)
+            atomic_write(path, content, durable=False)
         write_trial(self.folder / "tensorboard", trial, result, objective)
 
     def save_oracle(self, oracle: Any, *, at_once: bool = False) -> None:
@@ -115,7 +116,7 @@ class Study:
         began = time.perf_counter()
         if not at_once and began - self._saved < self._cost / SAVING_SHARE:
             return
-        atomic_write(self.folder / "oracle.json", json.dumps(oracle.get_state()))
+        atomic_write(self.folder / "oracle.json", json.dumps(oracle.get_state()), durable=False)
         if not (self.folder / "tuner0.json").exists():
             atomic_write(self.folder / "tuner0.json", "{}")
         self._saved = time.perf_counter()

@@ -46,7 +46,6 @@ class TrialSpec:
     initial_epoch: int = 0
     states: tuple[bytes, ...] = ()
     keeps_states: bool = False
-    heavy: ClassVar[bool] = True
 
     def run(self, experiment: Experiment, report: Report) -> TrialResult:
         """The experiment's `run_trial`, in a worker."""
@@ -229,6 +228,8 @@ class Experiment:
     objective: str
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    makes_models: ClassVar[bool] = True
+    """Whether a worker has models to forget after each piece of work."""
 
     def run_trial(self, spec: TrialSpec, report: Report) -> TrialResult:
         """See `run_trial`."""

@@ -67,7 +67,7 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str]:
         try:
             return spec.run(experiment, lambda content: topic({"key": key, "news": content})), worker.address
         finally:
-            if spec.heavy:
+            if experiment.makes_models:
                 from mnist_tuner.search.trial import forget_models
 
                 forget_models()

@@ -10,11 +10,15 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the same folder; what was written there takes `path`'s place when the block ends.
 
     The content reaches the disk before the name does, and the folder's entry before this returns. If the block raises,
     `path` is as it was and nothing is left behind.
+
+    Args:
+        path: the file.
+        durable: whether it must outlive a loss of power; False for what can be made again.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -23,20 +27,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk does not say what did not fit
             error.filename = str(path)
         raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         _sync(path.parent)
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Writes a whole file, text as UTF-8. See `atomic_path`."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
