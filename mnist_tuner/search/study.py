@@ -25,8 +25,8 @@ class Study:
     """What a search has found, on the disk.
 
     ``journal.jsonl`` is the truth: a result is in it or has not happened. Beside it stand the files of a KerasTuner project
-    (``oracle.json``, ``tuner0.json``, ``trial_<id>/trial.json`` with ``checkpoint.weights.h5``), made from it, and made anew where
-    they are missing when the search is resumed.
+    (``oracle.json``, ``tuner0.json``, ``trial_<id>/trial.json`` with ``checkpoint.weights.h5``), made from it, and made anew
+    where they are missing when the search is resumed.
 
     Args:
         folder: is made where it does not exist.
