@@ -211,8 +211,7 @@ def _comparison(report: SearchReport) -> Iterable[ConsoleRenderable]:
     if report.winner is None:
         yield Text("The baseline itself has the best validation accuracy: there is nothing to compare it with.")
     else:
-        difference = report.winner.mean - report.baseline.mean
-        yield Text(f"Difference of the means: {100 * difference:+.2f} points; the choice was made on validation images only.")
+        yield Text("Mean +/- standard deviation (seeds). The choice was made on validation images; these were seen once, after it.")
 
 
 def result_line(report: SearchReport) -> Text:

@@ -28,11 +28,11 @@ def hyperparameter_names(trials: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in dict.fromkeys(name for values in trials for name in values) if not name.startswith("tuner/")]
 
 
-def score_text(mean: float | None, sd: float | None, count: int) -> str:
-    """A mean with its deviation and how many it is of."""
+def score_text(mean: float | None, sd: float | None, count: int | None = None) -> str:
+    """A mean with its deviation and, if given, how many it is of."""
     if mean is None:
         return ""
-    return f"{mean:.4f}" + (f" +/- {sd:.4f} ({count})" if sd is not None else "")
+    return f"{mean:.4f}" + ("" if sd is None else f" +/- {sd:.4f}" + ("" if count is None else f" ({count})"))
 
 
 def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
@@ -272,7 +272,7 @@ class SearchDisplay(Observer):
         room = max(3, min(MOST_ROWS, self.console.height - 9) - len(active))
         shown = sorted(self.ended[-room:], key=lambda summary: summary.trial_id)
         names = hyperparameter_names([*(s.values for s in shown), *(row.values for row in active.values())])
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # it fits 80 columns
         for name in ("trial", "state", *names, "parameters", "epoch", self.objective, "seconds", "worker"):
             table.add_column(Text(name), justify="left" if name == "state" else "right", no_wrap=True)
         for summary in shown:
@@ -282,7 +282,7 @@ class SearchDisplay(Observer):
                 *(Text(_value(summary.values.get(name, ""))) for name in names),
                 "" if summary.parameters is None else f"{summary.parameters:,}",
                 str(summary.epochs) if summary.completed else "",
-                Text(score_text(summary.mean, summary.sd, len(summary.scores)) or (summary.reason or "")[:40]),
+                Text(score_text(summary.mean, summary.sd) or (summary.reason or "")[:40]),
                 f"{summary.seconds:.1f}",
                 self._worker(summary.worker),
                 style="bold" if summary is self.best else "",

@@ -247,7 +247,7 @@ class Tuner:
 
         console = console or RichConsole()
         console.print(trial_table(self.ranked()[:num_trials], self.objective))
-        console.print(f"Mean and standard deviation over the replicates after the last epoch; in {self.folder}")
+        console.print(f"Mean and standard deviation over the replicates after the last epoch; in {self.folder}", soft_wrap=True)
 
     # The space.
 
