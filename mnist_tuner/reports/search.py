@@ -211,7 +211,7 @@ def _comparison(report: SearchReport) -> Iterable[ConsoleRenderable]:
     if report.winner is None:
         yield Text("The baseline itself has the best validation accuracy: there is nothing to compare it with.")
     else:
-        yield Text("Mean +/- standard deviation (seeds). The choice was made on validation images; these were seen once, after it.")
+        yield Text("Mean +/- standard deviation (seeds). The choice was made on validation images, before these were seen.")
 
 
 def result_line(report: SearchReport) -> Text:
