@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import io
 import os
-import platform
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
-from mnist_tuner._version import __version__
 from mnist_tuner.config import SearchConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports import search as report_of
-from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary
+from mnist_tuner.reports.report import SCHEMA_VERSION
 from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, SearchTiming
+from mnist_tuner.runner.setting import as_text, check_folder, check_memory, summarize, timed_load, versions_of
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
@@ -107,11 +105,8 @@ def search(
     """
     began = time.perf_counter() if began is None else began
     talk = Console(file=io.StringIO()) if quiet else console
-    if config.data is not None and not config.data.is_dir():
-        raise InputError(f"--data {config.data}: no such folder")
-    names = ("tensorflow", "keras", "keras-tuner", "numpy", "distributed")
-    versions = {"mnist_tuner": __version__} | {name.replace("-", "_"): version(name) for name in names}
-    versions["python"] = platform.python_version()
+    check_folder(config.data)
+    versions = versions_of("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
     talk.print(rendering.headline(versions))
     before: dict[str, Any] = {}
     if resume is None:
@@ -179,10 +174,10 @@ class _Search:
         if config.scheduler is None and not inline:
             prepare_forking()
         with self.console.status("loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(_load, config.data)
+            reading = reader.submit(timed_load, config.data)
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
-            dataset = reading.result()
+            dataset, _ = reading.result()
             if inline:
                 self.engine = InlineEngine()
             else:
@@ -199,6 +194,8 @@ class _Search:
             self.data = MNISTDataModule(dataset, BATCH_SIZE, VAL_FRACTION, split_seed=config.seed)
         except InputError as error:
             raise InputError(f"{config.data}: {error}") from None
+        widths = ":".join(map(str, config.widths))
+        check_memory(f"--widths {widths}", [config.widths[1]] * 2, BATCH_SIZE, dataset, self.engine.slots)
         hypermodel = WidthHyperModel(*config.widths, input_shape=dataset.image_shape, classes=dataset.classes)
         strategy: Any = config.strategy
         self.tuner = Tuner(
@@ -215,15 +212,7 @@ class _Search:
         self.tuner.find_space()
         self.report = replace(
             self.report,
-            data=DataSummary(
-                name=dataset.name,
-                train=len(self.data.train_indices),
-                validation=len(self.data.val_indices),
-                test=len(dataset.test_labels),
-                image_shape=dataset.image_shape,
-                classes=dataset.classes,
-                sha256=dataset.sha256,
-            ),
+            data=summarize(self.data),
             workers=self.engine.slots,
             space=self.tuner.oracle.hyperparameters.get_config()["space"],
         )
@@ -304,7 +293,8 @@ class _Search:
         self.report = replace(self.report, status="finished")
         atomic_write(self.folder / "report.txt", self._text())
         self.folder.write_manifest(self.report.to_dict())
-        self._print(self.console)
+        for part in self._result():
+            self.console.print(part)
         self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
             result_console.print(report_of.result_line(self.report), soft_wrap=True)
@@ -313,23 +303,18 @@ class _Search:
         timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
         self.report = replace(self.report, timing=timing)
 
-    def _print(self, console: Console) -> None:
+    def _result(self) -> list[RenderableType]:
         assert self.report.timing is not None
-        console.print()
-        console.print(report_of.search_result(self.report))
-        console.print()
-        console.print(report_of.timing_line(self.report.timing))
+        return ["", report_of.search_result(self.report), "", report_of.timing_line(self.report.timing)]
 
     def _text(self) -> str:
         """The report as plain text of 100 columns."""
         assert self.tuner is not None
-        text = Console(file=io.StringIO(), width=100, force_terminal=False, color_system=None)
-        text.print(rendering.headline(self.report.versions))
-        text.print(report_of.setting(self.report, self.tuner.total))
-        self._print(text)
-        file = text.file
-        assert isinstance(file, io.StringIO)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+        heading: list[RenderableType] = [
+            rendering.headline(self.report.versions),
+            report_of.setting(self.report, self.tuner.total),
+        ]
+        return as_text([*heading, *self._result()], width=100)
 
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the search ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
@@ -360,9 +345,3 @@ class _Search:
     def close(self) -> None:
         """Ends the workers."""
         self.engine.close()
-
-
-def _load(folder: Path | None) -> Any:
-    from mnist_tuner.data import load_dataset
-
-    return load_dataset(folder)

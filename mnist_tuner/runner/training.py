@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-import platform
 import shlex
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
-from mnist_tuner._version import __version__
 from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
+from mnist_tuner.runner.setting import as_text, check_folder, check_memory, summarize, timed_load, versions_of
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mnist_tuner.data import Dataset, MNISTDataModule
     from mnist_tuner.trainer import Trainer
 
 
@@ -91,10 +86,8 @@ def train(
     """
     began = time.perf_counter() if began is None else began
     talk = Console(file=io.StringIO()) if quiet else console
-    if config.data is not None and not config.data.is_dir():
-        raise InputError(f"--data {config.data}: no such folder")
-    versions = {"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")}
-    versions["python"] = platform.python_version()
+    check_folder(config.data)
+    versions = versions_of("tensorflow", "keras", "numpy")
     talk.print(rendering.headline(versions))
 
     before: dict[str, Any] = {}
@@ -159,7 +152,7 @@ class _Run:
     def load(self) -> None:
         """Imports TensorFlow while a thread reads the data; then makes the model."""
         with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(_timed_load, self.config.data)
+            reading = reader.submit(timed_load, self.config.data)
             with self.console.status("loading TensorFlow ..."):
                 self.seconds["import_s"] = load_tensorflow(self.config.threads)
             self.dataset, self.seconds["data_s"] = reading.result()
@@ -174,7 +167,7 @@ class _Run:
             self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
         except InputError as error:
             raise InputError("--" + str(error).replace("_", "-")) from None
-        _check_memory(config, dataset)
+        check_memory(f"--hidden {','.join(map(str, config.hidden))}", config.hidden, config.batch_size, dataset)
         self.model: keras.Model = build_baseline(
             config.hidden,
             input_shape=dataset.image_shape,
@@ -184,7 +177,7 @@ class _Run:
             precision=config.precision,
         )
         device = "GPU" if tf.config.list_physical_devices("GPU") else self.report.device
-        summary = _summarize(self.data)
+        summary = summarize(self.data)
         self._check_same_data(summary)
         self.report = replace(self.report, parameters=self.model.count_params(), data=summary, device=device)
         self.folder.write_manifest(self.report.to_dict())
@@ -335,19 +328,12 @@ class _Run:
         assert report.data is not None
         assert report.test is not None
         assert report.timing is not None
-        text = Console(file=io.StringIO(), width=80, force_terminal=False, color_system=None)
-        text.print(rendering.headline(report.versions))
-        text.print(rendering.setting(report, report.data))
+        parts: list[RenderableType] = [rendering.headline(report.versions), rendering.setting(report, report.data)]
         if report.epochs:
-            text.print(rendering.epoch_table(report.epochs))
+            parts.append(rendering.epoch_table(report.epochs))
         if report.stopped:
-            text.print(rendering.stopped_line(report.stopped))
-        text.print(rendering.test_report(report.test))
-        text.print()
-        text.print(rendering.timing_line(report.timing))
-        file = text.file
-        assert isinstance(file, io.StringIO)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+            parts.append(rendering.stopped_line(report.stopped))
+        return as_text([*parts, rendering.test_report(report.test), "", rendering.timing_line(report.timing)])
 
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
@@ -410,36 +396,3 @@ def _history() -> Any:
             self.epochs.append({"epoch": trainer.current_epoch + 1, **trainer.callback_metrics, "seconds": seconds})
 
     return History()
-
-
-def _timed_load(folder: Path | None) -> tuple[Dataset, float]:
-    began = time.perf_counter()
-    from mnist_tuner.data import load_dataset
-
-    return load_dataset(folder), time.perf_counter() - began
-
-
-def _summarize(data: MNISTDataModule) -> DataSummary:
-    dataset = data.dataset
-    return DataSummary(
-        name=dataset.name,
-        train=len(data.train_indices),
-        validation=len(data.val_indices),
-        test=len(dataset.test_labels),
-        image_shape=dataset.image_shape,
-        classes=dataset.classes,
-        sha256=dataset.sha256,
-    )
-
-
-def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
-    """A model that cannot fit is refused before the machine begins to swap."""
-    widths = [math.prod(dataset.image_shape), *config.hidden, dataset.classes]
-    parameters = sum((a + 1) * b for a, b in pairwise(widths))
-    # float32: weights, gradients, Adam's two moments and a copy to save; for each image its activations and their gradients
-    needed = 20 * parameters + 12 * config.batch_size * sum(widths)
-    if hasattr(os, "sysconf") and needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-        raise InputError(
-            f"--hidden {','.join(map(str, config.hidden))} makes {parameters:,} parameters, which with --batch-size "
-            f"{config.batch_size} need {needed / 2**30:,.0f} GiB to train; this machine has {there / 2**30:,.0f} GiB"
-        )
