@@ -183,8 +183,7 @@ class _Search:
             else:
                 from mnist_tuner.search.dask_engine import DaskEngine
 
-                workers = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
-                self.engine = DaskEngine(workers, config.scheduler, self.security)
+                self.engine = DaskEngine(config.workers, config.scheduler, self.security)
 
         from mnist_tuner.data import MNISTDataModule
         from mnist_tuner.models import WidthHyperModel

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.client import FutureCancelledError
 from distributed.protocol.pickle import dumps
@@ -33,7 +34,10 @@ LOST = "its worker died (killed, or out of memory)"
 MOST_STARTS = 2
 """A cluster with settings of its own runs the work of a worker that died again on another: this often it may."""
 
-WORKERS_SECONDS = 60
+WORKERS_SECONDS = 30
+NO_WORKERS = (
+    f"the Dask cluster has had no workers for {WORKERS_SECONDS} seconds: start some with: dask worker ADDRESS --nthreads 1"
+)
 COUNT_SECONDS = 2
 """So often a cluster's workers are counted: some may have come."""
 
@@ -54,7 +58,7 @@ class DaskEngine:
     """Runs pieces of work in Dask's workers.
 
     Args:
-        workers: so many processes on this machine, each with one thread; they end with this process, however it ends, and talk
+        workers: so many processes on this machine (None: one per core), each with one thread; they end with this process, however it ends, and talk
             over TLS with a certificate made for this search.
         scheduler: the address of a running cluster instead, such as "tcp://host:8786".
         security: the certificates for it.
@@ -63,17 +67,18 @@ class DaskEngine:
         InputError: there is no scheduler at that address.
     """
 
-    def __init__(self, workers: int = 1, scheduler: str | None = None, security: Security | None = None) -> None:
+    def __init__(self, workers: int | None = None, scheduler: str | None = None, security: Security | None = None) -> None:
         self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Future] = {}
-        self._counted, self._workers = -math.inf, 1
+        self._counted, self._workers, self._had_workers = -math.inf, 1, time.monotonic()
         self._starts: dict[str, list[str]] = {}
         self._cluster: LocalCluster | None = None
         self._stack = ExitStack()
         try:
-            if scheduler is None:
-                self._start_workers(workers)
+            self._own_workers = None if scheduler else workers or CPU_COUNT
+            if self._own_workers:
+                self._start_workers(self._own_workers)
             self._client = Client(self._cluster or scheduler, security=security, set_as_default=False, timeout="15s")
         except OSError as error:
             self.close()
@@ -82,7 +87,6 @@ class DaskEngine:
             self.close()
             raise
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
-        self._own_workers = workers if scheduler is None else None
 
     def _start_workers(self, workers: int) -> None:
         self._stack.enter_context(_light_main())
@@ -109,19 +113,26 @@ class DaskEngine:
         try:
             self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError:
-            raise InputError(
-                f"the Dask cluster has had no worker for {WORKERS_SECONDS} seconds: start one with: dask worker"
-            ) from None
+            raise InputError(NO_WORKERS) from None
         self._client.register_plugin(ExperimentPlugin(self._topic, dumps(experiment)), name=self._topic)
 
     @property
     def slots(self) -> int:
-        """One for each worker: trials in one process would share its seeds, so that a second thread would wait."""
+        """One for each worker: trials in one process would share its seeds, so that a second thread would wait.
+
+        Raises:
+            EngineLostError: the cluster's workers have gone.
+        """
         if self._own_workers:
             return self._own_workers
-        if time.monotonic() - self._counted > COUNT_SECONDS:
-            self._counted, self._workers = time.monotonic(), max(1, len(self._client.nthreads()))
-        return self._workers
+        now = time.monotonic()
+        if now - self._counted > COUNT_SECONDS:
+            self._counted, self._workers = now, len(self._client.nthreads())
+            if self._workers:
+                self._had_workers = now
+            elif now - self._had_workers > WORKERS_SECONDS:
+                raise EngineLostError(NO_WORKERS)
+        return max(1, self._workers)
 
     def submit(self, key: str, spec: Spec) -> None:
         """Gives it to the scheduler."""

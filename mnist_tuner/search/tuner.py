@@ -152,14 +152,14 @@ class Tuner:
         with ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
-            study = Study(self.folder, self._identity(experiment, self._concurrency()))
-            stack.callback(study.close)
             if engine is None:
                 if self.scheduler is None and self.workers == 0:
                     engine = InlineEngine()
                 else:
-                    engine = DaskEngine(self.local_workers, self.scheduler, self.security)
+                    engine = DaskEngine(None if self.workers == "auto" else self.workers, self.scheduler, self.security)
                 stack.callback(engine.close)
+            study = Study(self.folder, self._identity(experiment, engine.slots))
+            stack.callback(study.close)
             engine.begin(experiment)
             if observer is None:
                 observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
@@ -180,11 +180,6 @@ class Tuner:
             self.complete = driver.run()
             study.write_table(self.folder / "trials.csv", self.objective)
         return self.ranked()
-
-    @property
-    def local_workers(self) -> int:
-        """The processes on this machine."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     def display(self, console: Console | None, engine: Engine) -> SearchDisplay:
         """A display of this search."""
@@ -281,8 +276,10 @@ class Tuner:
             return float(model.count_params())
         return 1.0
 
-    def _identity(self, experiment: Experiment, concurrency: int) -> dict[str, Any]:
+    def _identity(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """What a search must have in common with one that it goes on with."""
+        # So many trials are asked for ahead of the results that the strategy learns from.
+        concurrency = ASKED_AHEAD if self.strategy in ("random", "grid") else max(1, workers)
         path = self.folder / "journal.jsonl"
         if path.exists():
             import json
@@ -302,12 +299,6 @@ class Tuner:
             "options": fingerprint(experiment.options),
             "concurrency": concurrency,
         }
-
-    def _concurrency(self) -> int:
-        """How many trials are asked for ahead of the results that the strategy learns from."""
-        if self.strategy in ("random", "grid"):
-            return ASKED_AHEAD
-        return max(1, self.local_workers)
 
 
 class _same_randomness:  # noqa: N801  # a context manager
