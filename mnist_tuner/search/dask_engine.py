@@ -58,8 +58,8 @@ class DaskEngine:
     """Runs pieces of work in Dask's workers.
 
     Args:
-        workers: so many processes on this machine (None: one per core), each with one thread; they end with this process, however it ends, and talk
-            over TLS with a certificate made for this search.
+        workers: so many processes on this machine (None: one per core), each with one thread; they end with this process,
+            however it ends, and talk over TLS with a certificate made for this search.
         scheduler: the address of a running cluster instead, such as "tcp://host:8786".
         security: the certificates for it.
 

@@ -101,15 +101,25 @@ class Tuner:
         self.workers, self.scheduler, self.security = workers, scheduler, security
         self.first = dict(first or {})
         self.folder = Path(directory)
+        self.summaries: dict[str, TrialSummary] = {}
+        self._objective = objective
+        self._begin_anew()
+        self.objective: str = self.oracle.objective.name
+        self.direction: str = self.oracle.objective.direction
+
+    def _begin_anew(self) -> None:
+        """An oracle that has been asked nothing yet; what was found before comes back from the journal."""
         try:
             self.oracle = make_oracle(
-                strategy, objective=objective, max_trials=max_trials, epochs=epochs, seed=seed, first=self.first
+                self.strategy,
+                objective=self._objective,
+                max_trials=self.max_trials,
+                epochs=self.epochs,
+                seed=self.seed,
+                first=self.first,
             )
         except ValueError as error:
             raise InputError(" ".join(str(error).split())) from None
-        self.objective: str = self.oracle.objective.name
-        self.direction: str = self.oracle.objective.direction
-        self.summaries: dict[str, TrialSummary] = {}
         self._space_known = False
 
     # The search.
@@ -148,6 +158,8 @@ class Tuner:
 
         deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
         experiment = Experiment(self.hypermodel, self.objective, arguments, options)
+        if self.oracle.start_order:
+            self._begin_anew()
         self.find_space()
         with ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
