@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 from dask.system import CPU_COUNT
@@ -38,6 +38,7 @@ WORKERS_SECONDS = 30
 NO_WORKERS = (
     f"the Dask cluster has had no workers for {WORKERS_SECONDS} seconds: start some with: dask worker ADDRESS --nthreads 1"
 )
+RESTART_SECONDS = 30
 COUNT_SECONDS = 2
 """So often a cluster's workers are counted: some may have come."""
 
@@ -46,11 +47,16 @@ _OURS: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ": {},
     # A task of a worker that dies is ours to give out again, not Dask's: so that one that kills its workers takes two.
     "distributed.scheduler.allowed-failures": 0,
+    # So long after a worker's death Dask looks whether there is another in its place, and gives the place up if that one, too,
+    # is just being started again.
+    "distributed.deploy.lost-worker-timeout": "10000h",
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.profile.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.diagnostics.nvml": False,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 
 
@@ -66,6 +72,9 @@ class DaskEngine:
     Raises:
         InputError: there is no scheduler at that address.
     """
+
+    most_growth: ClassVar[float] = 1e9
+    """A worker whose memory has grown by so many bytes is replaced."""
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None, security: Security | None = None) -> None:
         self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
@@ -96,7 +105,7 @@ class DaskEngine:
         self._cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # with nothing to see there
             worker_dashboard_address=None,
             host="127.0.0.1",
             security=Security.temporary(),
@@ -114,7 +123,8 @@ class DaskEngine:
             self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
         except TimeoutError:
             raise InputError(NO_WORKERS) from None
-        self._client.register_plugin(ExperimentPlugin(self._topic, dumps(experiment)), name=self._topic)
+        plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
+        self._client.register_plugin(plugin, name=self._topic)
 
     @property
     def slots(self) -> int:
@@ -177,7 +187,7 @@ class DaskEngine:
         future = self._futures.pop(key)
         worker = (self._starts.pop(key) or [""])[-1]
         try:
-            result, worker = future.result()
+            result, worker, tired = future.result()
         except KilledWorker:
             return Failed(key, LOST, worker)
         except (FutureCancelledError, OSError) as error:
@@ -187,6 +197,9 @@ class DaskEngine:
             return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()
+        if tired:
+            with suppress(Exception):  # one without a nanny cannot be
+                self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
         return Done(key, result, worker)
 
     def _check_scheduler(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from distributed import Worker, WorkerPlugin, get_worker
 
 from mnist_tuner.search.loading import begin_loading, finish_loading
@@ -32,12 +33,15 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     Args:
         name: of the search.
         experiment: pickled, since some of what it consists of needs TensorFlow to be unpickled.
+        most_growth: a worker whose memory has grown by so many bytes asks to be replaced.
     """
 
-    def __init__(self, name: str, experiment: bytes) -> None:
+    def __init__(self, name: str, experiment: bytes, most_growth: float) -> None:
         self.name = name
         self.pickled = experiment
         self.experiment: Experiment | None = None
+        self.most_growth = most_growth
+        self.memory = 0
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask."""
@@ -51,12 +55,22 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
             self.experiment = loads(self.pickled)
             self.pickled = b""
+            self.memory = _memory()
         assert self.experiment is not None
         return self.experiment
 
+    @property
+    def tired(self) -> bool:
+        """Whether the process has grown too much: TensorFlow 2.21 keeps what it has traced and compiled, some 14 MB a trial."""
+        return _memory() - self.memory > self.most_growth
 
-def work(name: str, key: str, spec: Spec) -> tuple[Any, str]:
-    """Does a piece of work in a worker; returns its result and the worker's address."""
+
+def _memory() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
+    """Does a piece of work in a worker; returns its result, the worker's address, and whether it asks to be replaced."""
     worker = get_worker()
     topic = partial(worker.log_event, name)
     topic({"key": key, "worker": worker.address})
@@ -65,9 +79,10 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str]:
     experiment = plugin.get()
     with _one_at_a_time:  # they seed the whole process
         try:
-            return spec.run(experiment, lambda content: topic({"key": key, "news": content})), worker.address
+            result = spec.run(experiment, lambda content: topic({"key": key, "news": content}))
         finally:
             if experiment.makes_models:
                 from mnist_tuner.search.trial import forget_models
 
                 forget_models()
+    return result, worker.address, plugin.tired
