@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,6 +124,8 @@ class SearchConfig:
         _check_range("--seed", self.seed, 0, 2**32 - 1)
         _check_range("--final-seeds", self.final_seeds, 1, 1_000)
         _check_range("--workers", 1 if self.workers is None else self.workers, 0, 1_024)
+        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+/?", self.scheduler):
+            raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
         if len(self.widths) != 3:
             raise InputError(f"--widths has {len(self.widths)} parts: expected least:greatest:step, such as 32:512:32")
         low, high, step = self.widths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -70,6 +71,7 @@ class RunDirectory:
     def lock(self) -> None:
         """Keeps other processes out of the folder while this one lives. See `lock_folder`."""
         self._descriptor = lock_folder(self.path)
+        remove_torn_files(self.path)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -109,6 +111,13 @@ def lock_folder(path: Path) -> int:
     except OSError:  # a file system that knows no locks
         pass
     return descriptor
+
+
+def remove_torn_files(folder: Path) -> None:
+    """Removes what `atomic_path` was writing, here or below, when its process was killed. Nobody else may be writing there."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+-[0-9a-f]{8}(\.[^.]+)?", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def to_json(document: dict[str, Any]) -> str:

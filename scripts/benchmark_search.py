@@ -112,7 +112,7 @@ class Ready:
 
 
 def _wait_for_workers(engine: Any, workers: int) -> None:
-    from mnist_tuner.search.trial import Experiment
+    from mnist_tuner.search.experiment import Experiment
 
     engine.begin(Experiment(None, ""))
     left = []
@@ -240,9 +240,10 @@ def _search_of_instant_trials(engine: Any, trials: int) -> Iterator[tuple[Any, C
 
     from mnist_tuner.search.display import SearchDisplay
     from mnist_tuner.search.driver import Driver
+    from mnist_tuner.search.experiment import Experiment
     from mnist_tuner.search.oracles import make_oracle
     from mnist_tuner.search.study import Study
-    from mnist_tuner.search.trial import Experiment, TrialSpec
+    from mnist_tuner.search.trial import TrialSpec
 
     class Instant(Experiment):
         makes_models = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mnist_tuner.errors import RunError
 from mnist_tuner.search.driver import ATTEMPTS, TICK
 from mnist_tuner.search.engine import Done, Engine, Event, Failed
+from mnist_tuner.search.experiment import Experiment, seeded
 from mnist_tuner.search.journal import Journal
-from mnist_tuner.search.trial import Experiment, replicate_seeds, seeded
+from mnist_tuner.search.trial import replicate_seeds
 from mnist_tuner.trainer.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -58,10 +60,9 @@ class FinalSpec:
 
     def run(self, experiment: Experiment, report: Callable[[dict[str, Any]], None]) -> Judged:
         """Trains and judges, in a worker."""
-        import tempfile
-
         import keras_tuner
         import numpy as np
+        from keras.src.saving import saving_lib  # keras.saving.save_model takes a path only
 
         from mnist_tuner.data import MNISTDataModule
         from mnist_tuner.trainer import Trainer
@@ -75,14 +76,11 @@ class FinalSpec:
         quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         outputs = Trainer(enable_model_summary=False, **quiet).predict(model, datamodule=data)
         predicted = np.concatenate(outputs).argmax(axis=1).astype(np.uint8)
-        content = b""
+        content = io.BytesIO()
         if self.keeps_model:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.keras"
-                model.save(path)
-                content = path.read_bytes()
+            saving_lib.save_model(model, content)
         accuracy = float((predicted == data.dataset.test_labels).mean())
-        return Judged(hp.values, self.seed, predicted.tobytes(), accuracy, content)
+        return Judged(hp.values, self.seed, predicted.tobytes(), accuracy, content.getvalue())
 
 
 def compare(

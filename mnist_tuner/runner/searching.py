@@ -24,6 +24,7 @@ from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, Searc
 from mnist_tuner.runner.setting import as_text, check_folder, check_memory, summarize, timed_load, versions_of
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
+from mnist_tuner.search.study import Study
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_write
 
@@ -67,7 +68,9 @@ def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> Sea
                 f"{path}: the search began with {option} {_shown(before[name])}, and now it is {_shown(now[name])}: leave the "
                 "option out, or begin another search"
             )
-    return replace(config, **{name: getattr(asked, name) for name in _MAY_CHANGE if name in given})
+    if "workers" in given:  # here then, wherever it began
+        config = replace(config, workers=asked.workers, scheduler=None)
+    return replace(config, scheduler=asked.scheduler) if "scheduler" in given else config
 
 
 def _shown(value: Any) -> str:
@@ -326,6 +329,8 @@ class _Search:
         if self.report.status == "finished":  # all is written, the report was just being printed
             return
         interrupted = isinstance(error, KeyboardInterrupt)
+        if len(self.report.trials) < len(kept := Study.summaries(self.folder / "study", OBJECTIVE)):
+            self.report = replace(self.report, trials=tuple(kept))  # it was being resumed
         if "start_s" in self.seconds:
             self._take_time()
         self.report = replace(

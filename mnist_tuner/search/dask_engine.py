@@ -20,14 +20,13 @@ from typing import Any, ClassVar
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, Security
-from distributed.client import FutureCancelledError
 from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started, is_full_disk
+from mnist_tuner.search.experiment import Experiment, last_line
 from mnist_tuner.search.loading import FORKED, prepare_forking
-from mnist_tuner.search.trial import Experiment, last_line
 from mnist_tuner.search.worker import ExperimentPlugin, work
 
 LOST = "its worker died (killed, or out of memory)"
@@ -38,6 +37,7 @@ WORKERS_SECONDS = 30
 NO_WORKERS = (
     f"the Dask cluster has had no workers for {WORKERS_SECONDS} seconds: start some with: dask worker ADDRESS --nthreads 1"
 )
+CONNECT_SECONDS = 5
 RESTART_SECONDS = 30
 COUNT_SECONDS = 2
 """So often a cluster's workers are counted: some may have come."""
@@ -84,13 +84,17 @@ class DaskEngine:
         self._starts: dict[str, list[str]] = {}
         self._cluster: LocalCluster | None = None
         self._stack = ExitStack()
+        for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # for good: some of what it has to say comes after the end
         try:
             self._own_workers = None if scheduler else workers or CPU_COUNT
             if self._own_workers:
                 self._start_workers(self._own_workers)
-            self._client = Client(self._cluster or scheduler, security=security, set_as_default=False, timeout="15s")
-        except OSError as error:
+            self._client = Client(self._cluster or scheduler, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+        except (OSError, TypeError, ValueError) as error:
             self.close()
+            if scheduler is None:
+                raise
             raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
         except BaseException:
             self.close()
@@ -190,10 +194,11 @@ class DaskEngine:
             result, worker, tired = future.result()
         except KilledWorker:
             return Failed(key, LOST, worker)
-        except (FutureCancelledError, OSError) as error:
-            self._check_scheduler()
-            raise EngineLostError(f"the Dask scheduler has lost its work ({last_line(error)})") from error
         except Exception as error:
+            if is_full_disk(error):
+                raise
+            if future.status != "error":
+                raise EngineLostError("the Dask scheduler has gone, and with it what was running") from error
             return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()

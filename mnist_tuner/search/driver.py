@@ -100,6 +100,7 @@ class Driver:
         self._known = {result.trial_id: (values, result) for values, result in study.results()}
         self._asked: dict[str, _Asked] = {}
         self._asks = 0
+        self._exhausted = False
         self._running: dict[str, str] = {}
         oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
 
@@ -125,7 +126,7 @@ class Driver:
                 self._submit()
                 if not self._running:  # all is done, or the time is over
                     self.study.save_oracle(self.oracle, at_once=True)
-                    return not self._asked
+                    return self._exhausted and not self._asked
                 self.engine.wait(self._handle, TICK)
                 self.observer.on_tick()
         except BaseException:
@@ -148,10 +149,11 @@ class Driver:
             return False
         trial = self.oracle.create_trial(f"ask-{self._asks}")
         self._asks += 1
+        self._exhausted = trial.status == "STOPPED"
         if trial.status != "RUNNING":
             return False
         cost = self.discover(trial.hyperparameters)
-        self.oracle.update_space(trial.hyperparameters)
+        self.oracle.learn(trial)
         asked = self._asked[trial.trial_id] = _Asked(trial, cost)
         values = trial.hyperparameters.values
         self.observer.on_trial_asked(trial.trial_id, values, cost)

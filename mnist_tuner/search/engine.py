@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mnist_tuner.errors import RunError
-from mnist_tuner.search.trial import Experiment, last_line
+from mnist_tuner.search.experiment import Experiment, last_line
 
 
 class Spec(Protocol):
@@ -60,6 +61,11 @@ class Failed:
 
 
 Event = Started | News | Done | Failed
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a trial has failed since there was no room to write: then the search stops, since the next one would, too."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class EngineLostError(RunError):
@@ -114,12 +120,23 @@ class InlineEngine:
         key, spec = self._queue.popleft()
         assert self.experiment is not None
         handle(Started(key, "here"))
+        ours: list[Exception] = []
+
+        def report(content: dict[str, Any]) -> None:
+            try:
+                handle(News(key, content))
+            except Exception as error:  # the listener's, not the trial's
+                ours.append(error)
+                raise
+
+        event: Event
         try:
-            result = spec.run(self.experiment, lambda content: handle(News(key, content)))
+            event = Done(key, spec.run(self.experiment, report), "here")
         except Exception as error:
-            handle(Failed(key, last_line(error), "here", traceback.format_exc()))
-        else:
-            handle(Done(key, result, "here"))
+            if error in ours or is_full_disk(error):
+                raise
+            event = Failed(key, last_line(error), "here", traceback.format_exc())
+        handle(event)
 
     def close(self) -> None:
         """Forgets what is in line."""

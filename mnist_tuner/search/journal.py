@@ -77,7 +77,7 @@ class Journal:
                 os.fsync(file.fileno())
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        with self.path.open(encoding="utf-8") as file:
+        with self.path.open("rb") as file:
             for number, text in enumerate(file, 1):
                 try:
                     entry = json.loads(text)

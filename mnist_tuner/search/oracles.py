@@ -42,6 +42,11 @@ class _Mended:
             return {"status": "RUNNING", "values": {**self.defaults(), **self.first}}
         return self.choose(trial_id)
 
+    def learn(self, trial: Any) -> None:
+        """Takes what a trial's model turned out to have of hyperparameters."""
+        self.update_space(trial.hyperparameters)  # type: ignore[attr-defined]
+        self._record_values(trial)  # type: ignore[attr-defined]
+
     def choose(self, trial_id: str) -> Answer:
         """The strategy's values."""
         answer: Answer = super().populate_space(trial_id)  # type: ignore[misc]
@@ -90,14 +95,14 @@ class RandomOracle(_Mended, oracles.RandomSearchOracle):  # type: ignore[misc]  
 class GridOracle(_Mended, oracles.GridSearchOracle):  # type: ignore[misc]
     """The grid's points in order, whoever has finished: KerasTuner waits for a trial's end before it gives the next one."""
 
-    _last: dict[str, Any] | None = None
+    _last: str | None = None
 
     def choose(self, trial_id: str) -> Answer:
         """The next point of the grid; a default value that is none of the grid's is left out."""
-        values = self.defaults() if self._last is None else self._last
+        values = self.defaults() if self._last is None else self.trials[self._last].hyperparameters.values
         while values is not None:
             if self._on_grid(values) and not self._duplicate(values):
-                self._last = values
+                self._last = trial_id
                 return {"status": "RUNNING", "values": dict(values)}
             values = self._get_next_combination(values)
         return {"status": "STOPPED", "values": None}

@@ -7,13 +7,14 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.journal import Journal
 from mnist_tuner.search.tensorboard import write_trial
-from mnist_tuner.search.trial import TrialResult
+from mnist_tuner.search.trial import TrialResult, TrialSummary
 from mnist_tuner.trainer.atomic import atomic_write
 
 FORMAT_VERSION = 1
@@ -44,7 +45,11 @@ class Study:
         path = folder / "journal.jsonl"
         if path.exists():
             self.journal = Journal(path)
-            _check_same(folder, self.journal.identity, json.loads(json.dumps(identity)))
+            try:
+                _check_same(folder, self.journal.identity, json.loads(json.dumps(identity)))
+            except InputError:
+                self.journal.close()
+                raise
         elif any(folder.glob("trial_*")) or (folder / "oracle.json").exists():
             raise InputError(f"{folder}: holds a project of KerasTuner's own, which has no journal: choose another folder")
         else:
@@ -65,6 +70,17 @@ class Study:
                 yield dict(values), TrialResult.from_json(entry)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{self.journal.path}: line {number} is damaged: {error!r}") from None
+
+    @staticmethod
+    def summaries(folder: Path, objective: str) -> list[TrialSummary]:
+        """What a study has found so far, by trial, read without changing anything; nothing where it cannot be read."""
+        found = []
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            for line in (folder / "journal.jsonl").read_bytes().splitlines()[1:]:
+                entry = json.loads(line)
+                values = entry.pop("values")
+                found.append(TrialResult.from_json(entry).summary(values, objective))
+        return sorted(found, key=lambda summary: summary.trial_id)
 
     def record(self, values: Mapping[str, Any], result: TrialResult) -> None:
         """Puts a result on the disk: first its files, then its line in the journal.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.search.trial import TrialResult
+from mnist_tuner.trainer.atomic import atomic_path
 
 
 def write_trial(folder: Path, trial: Any, result: TrialResult, objective: str) -> None:
@@ -41,10 +42,8 @@ def write_trial(folder: Path, trial: Any, result: TrialResult, objective: str) -
         for epoch, each in enumerate(zip(*series, strict=False)):
             mean = Summary(value=[Summary.Value(tag=name, simple_value=sum(each) / len(each))])
             events.append(Event(wall_time=now, step=result.initial_epoch + epoch + 1, summary=mean))
-    temporary = path.with_name(".writing")
-    with temporary.open("wb") as file:
+    with atomic_path(path, durable=False) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         for event in events:
             writer.write(event.SerializeToString())
         writer.flush()
-    temporary.replace(path)

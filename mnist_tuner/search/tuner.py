@@ -17,14 +17,15 @@ import numpy as np
 from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.runs import lock_folder
+from mnist_tuner.runs import lock_folder, remove_torn_files
 from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
 from mnist_tuner.search.driver import Driver, Observer
 from mnist_tuner.search.engine import Engine, InlineEngine
+from mnist_tuner.search.experiment import Experiment, without_optimizer
 from mnist_tuner.search.fingerprint import fingerprint
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study
-from mnist_tuner.search.trial import Experiment, TrialSummary, without_optimizer
+from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.trainer.duration import parse_duration
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Tuner:
         replicates: trainings of each trial, with seeds of their own.
         seed: 0 to 2**32 - 1, of all that is random.
         first: values of the first trial that differ from the hyperparameters' defaults.
-        workers: processes on this machine; "auto" for one per core, 0 to run in this one.
+        workers: processes on this machine; "auto" for one per core, 0 to run in this one, for debugging: with the threads and the
+            XLA flags that it has, so that the last bits may differ.
         scheduler: the address of a running Dask cluster instead.
         security: the certificates for it.
         directory: the search's folder.
@@ -164,6 +166,7 @@ class Tuner:
         with ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
+            remove_torn_files(self.folder)
             if engine is None:
                 if self.scheduler is None and self.workers == 0:
                     engine = InlineEngine()

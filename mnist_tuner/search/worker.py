@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -15,7 +17,7 @@ from mnist_tuner.search.loading import begin_loading, finish_loading
 
 if TYPE_CHECKING:
     from mnist_tuner.search.engine import Spec
-    from mnist_tuner.search.trial import Experiment
+    from mnist_tuner.search.experiment import Experiment
 
 _one_at_a_time = threading.Lock()
 
@@ -25,6 +27,18 @@ def dask_setup(worker: Worker) -> None:
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     begin_loading()
+
+
+def set_generators_apart() -> None:
+    """Gives Dask random numbers of its own.
+
+    Dask 2026.8 and tornado draw from Python's global generator in threads of their own, for each message that comes or goes. A
+    trial seeds that one, and Keras takes the seeds of a model's first weights from it: a message at the wrong moment would change
+    them.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("dask", "distributed", "tornado") and getattr(module, "random", None) is random:
+            module.random = random.Random()  # type: ignore[attr-defined]
 
 
 class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
@@ -46,11 +60,13 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def setup(self, worker: Worker) -> None:
         """Called by Dask."""
         begin_loading()
+        set_generators_apart()
 
     def get(self) -> Experiment:
         """The experiment, unpickled at its first use."""
         finish_loading()
         if self.experiment is None:
+            set_generators_apart()
             from distributed.protocol.pickle import loads
 
             self.experiment = loads(self.pickled)
@@ -82,7 +98,7 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
             result = spec.run(experiment, lambda content: topic({"key": key, "news": content}))
         finally:
             if experiment.makes_models:
-                from mnist_tuner.search.trial import forget_models
+                from mnist_tuner.search.experiment import forget_models
 
                 forget_models()
     return result, worker.address, plugin.tired

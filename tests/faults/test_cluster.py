@@ -1,0 +1,218 @@
+"""A search on a Dask cluster of real processes, which are killed: workers, and the scheduler."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.commands import environment, mnist_tuner
+from tests.faults.test_killed_searches import (
+    DEADLINE,
+    TRIALS,
+    Undisturbed,
+    check_folder,
+    check_poisoned,
+    journal,
+    launched,
+    outcome,
+    poisoned,
+    run_in,
+    search,
+    wait_for_trials,
+    wait_until,
+    wait_until_at_work,
+)
+
+
+class Cluster:
+    """A scheduler and its workers, each a process of its own.
+
+    Args:
+        folder: for their files.
+        workers: so many, each with a nanny that starts it again.
+        protocol: "tcp" or "tls".
+        settings: more environment variables.
+    """
+
+    def __init__(self, folder: Path, workers: int, protocol: str = "tcp", **settings: str) -> None:
+        self.folder, self.settings = folder, settings
+        self.stack = ExitStack()
+        file = folder / "scheduler.json"
+        self.scheduler = self._start("scheduler", "--scheduler-file", file, "--port", "0", "--protocol", protocol)
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
+        self.address: str = json.loads(file.read_text())["address"]
+        self.nannies = [self._start("worker", self.address, "--nthreads", "1") for _ in range(workers)]
+
+    def _start(self, kind: str, *options: str | Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", kind, *map(str, options), "--host", "127.0.0.1", "--no-dashboard"]
+        log = self.stack.enter_context((self.folder / f"{kind}.log").open("ab"))
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment(**self.settings), cwd=self.folder)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that do the work."""
+        processes = [child for nanny in self.nannies for child in psutil.Process(nanny.pid).children()]
+        return [process for process in processes if "spawn_main" in " ".join(process.cmdline())]
+
+    def close(self) -> None:
+        """Ends all of it."""
+        for process in [self.scheduler, *self.nannies]:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            for each in [process, *children]:
+                each.kill()
+            process.wait()
+        self.stack.close()
+
+
+@contextmanager
+def cluster_of(workers: int, folder: Path, protocol: str = "tcp", **settings: str) -> Iterator[Cluster]:
+    folder.mkdir()
+    cluster = Cluster(folder, workers, protocol, **settings)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Gives what searches come to that run in one process of this machine."""
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def on_cluster(address: str, undisturbed: Undisturbed, output: Path) -> list[str]:
+    """A search of a few nets there."""
+    return [*search("random", undisturbed.data, output, workers=1), "--scheduler", address]
+
+
+def test_a_cluster_of_which_a_worker_is_killed_gives_every_trial_and_outlives_one_that_kills_its_workers(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with cluster_of(2, tmp_path / "cluster") as cluster:
+        with launched(*on_cluster(cluster.address, undisturbed, tmp_path / "runs")) as process:
+            wait_for_trials(process, 1)
+            wait_until_at_work(cluster.workers()).kill()
+            printed, errors = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 0, errors
+        assert errors == ""
+        assert "failed (its worker died" not in printed  # a cluster's scheduler gives the trial to another worker by itself
+        run = run_in(tmp_path / "runs")
+        assert outcome(run) == undisturbed.outcome("random")
+        check_folder(run, TRIALS["random"])
+
+        trials, printed = poisoned(tmp_path, "1", cluster.address)
+        check_poisoned(trials, printed, tmp_path)
+        wait_until(lambda: len(cluster.workers()) == 2)  # their nannies have started them again
+        assert cluster.scheduler.poll() is None
+
+
+def test_over_tls_a_search_whose_scheduler_is_killed_says_how_to_go_on(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    settings = certificates(tmp_path)
+    with cluster_of(1, tmp_path / "tls", "tls", **settings) as cluster:
+        assert cluster.address.startswith("tls://")
+        arguments = on_cluster(cluster.address, undisturbed, tmp_path / "runs")
+        with launched(*arguments, env=environment(**settings)) as process:
+            wait_for_trials(process, 1)
+            cluster.scheduler.kill()
+            printed, errors = process.communicate(timeout=DEADLINE)
+    run = run_in(tmp_path / "runs")
+    assert process.returncode == 1
+    assert "mnist-tuner: error: the Dask scheduler" in errors
+    assert f"Go on with: mnist-tuner search --resume {run}\n" in printed
+    manifest = json.loads((run / "run.json").read_text())
+    assert (manifest["status"], len(manifest["trials"])) == ("failed", len(journal(run)) - 1)
+    kept = journal(run)
+    assert len(kept) >= 2
+
+    with cluster_of(1, tmp_path / "another") as another:
+        with launched("search", "--resume", run, "--scheduler", another.address) as process:
+            wait_for_trials(process, 1)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=DEADLINE)
+            assert process.returncode == 130
+        worker = psutil.Process(another.nannies[0].pid)
+        assert worker.is_running()  # somebody's cluster is left as it was
+        assert another.scheduler.poll() is None
+    assert journal(run)[: len(kept)] == kept
+    assert len(journal(run)) > len(kept)
+    kept = journal(run)
+    mnist_tuner("search", "--resume", run, "--workers", "0")  # here, that is
+    assert journal(run)[: len(kept)] == kept
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+    assert len(errors.splitlines()) == 1
+
+
+def test_an_address_without_a_scheduler_is_refused_in_one_line(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        done = mnist_tuner(*on_cluster(address, undisturbed, tmp_path / "runs"), code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert f"--scheduler {address}: no Dask scheduler answers there" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+IMPATIENT = """
+import sys
+from mnist_tuner.search import dask_engine
+dask_engine.WORKERS_SECONDS = 1
+sys.argv[0] = "mnist-tuner"
+from mnist_tuner.cli import main
+main()
+"""
+
+
+def test_a_cluster_without_workers_is_refused_in_one_line_that_says_what_to_do(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with cluster_of(0, tmp_path / "cluster") as cluster:
+        command = [sys.executable, "-c", IMPATIENT, *on_cluster(cluster.address, undisturbed, tmp_path / "runs")]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=DEADLINE, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "the Dask cluster has had no workers for" in done.stderr
+    assert "dask worker" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """Makes a key and a certificate that is its own authority; returns the settings with which all of Dask's parts use it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "key.pem").chmod(0o600)
+    tls = "DASK_DISTRIBUTED__COMM__TLS__"
+    settings = {f"{tls}CA_FILE": str(folder / "certificate.pem"), "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+    for part in ("SCHEDULER", "WORKER", "CLIENT"):
+        settings[f"{tls}{part}__CERT"] = str(folder / "certificate.pem")
+        settings[f"{tls}{part}__KEY"] = str(folder / "key.pem")
+    return settings

@@ -1,0 +1,424 @@
+"""Killed at any instant, a search loses no trial that had reached the disk, leaves no process behind, and ends as it would."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.commands import environment, mnist_tuner
+
+DEADLINE = 60.0
+
+SEARCHES = {
+    "random": ["--trials", 3, "--epochs", 2, "--widths", "96:192:32", "--replicates", 2],
+    "grid": ["--trials", 3, "--epochs", 1, "--widths", "16:32:16", "--replicates", 1],
+    "bayesian": ["--trials", 7, "--epochs", 2, "--widths", "8:32:8", "--replicates", 1],
+    "hyperband": ["--epochs", 3, "--widths", "8:32:8", "--replicates", 1],
+}
+TRIALS = {"random": 3, "grid": 3, "bayesian": 7, "hyperband": 7}
+
+
+def write_pictures(folder: Path) -> Path:
+    """A folder of four IDX files, hard enough that nets differ: 400 training and 200 test images of 6 x 6 pixels in 4 classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(7)
+    patterns = generator.integers(0, 256, (4, 6, 6))
+    for part, count in (("train", 400), ("t10k", 200)):
+        labels = (generator.permutation(count) % 4).astype(np.uint8)
+        images = (0.4 * patterns[labels] + 0.6 * generator.integers(0, 256, (count, 6, 6))).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (folder / f"{part}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return folder
+
+
+def search(strategy: str, data: Path, output: Path, workers: int) -> list[str]:
+    """A small search."""
+    where = ["--data", data, "--output", output, "--workers", workers, "--final-seeds", 1]
+    return ["search", "--strategy", strategy, *map(str, [*SEARCHES[strategy], *where])]
+
+
+@contextmanager
+def launched(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """``mnist-tuner`` at work, in processes of its own; at the end it is dead, whatever happened."""
+    command = [sys.executable, "-u", "-m", "mnist_tuner", *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(), **options}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_trials(process: subprocess.Popen[str], number: int) -> str:
+    """Reads what a search prints until so many trials have ended, or, if that is none, until the first one begins."""
+    assert process.stdout is not None
+    printed, ended = "", 0
+    for line in process.stdout:
+        printed += line
+        ended += "  trial " in line and " s" in line
+        if ended == number and (ended or line.startswith("Search")):
+            return printed
+    assert process.stderr is not None
+    raise AssertionError(f"the search ended before {number} trials:\n{printed}\n{process.stderr.read()}")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Looks again and again, for a minute at most."""
+    deadline = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        time.sleep(0.01)
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All processes that a search has started."""
+    return list(psutil.Process(process.pid).children(recursive=True))
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_at_work(processes: list[psutil.Process]) -> psutil.Process:
+    """Waits until one of these processes has computed for a while, and gives the one that has computed most."""
+
+    def computed(process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    before = {process: computed(process) for process in processes}
+    wait_until(lambda: any(computed(process) - before[process] > 0.3 for process in processes))
+    return max(processes, key=lambda process: computed(process) - before[process])
+
+
+def run_in(folder: Path) -> Path:
+    """The only run in a folder."""
+    (run,) = folder.iterdir()
+    return run
+
+
+def journal(run: Path, name: str = "study/journal.jsonl") -> list[str]:
+    """The whole lines of a journal; the first one says what it is of."""
+    path = run / name
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def outcome(run: Path) -> tuple[bytes, bytes, dict[str, Any]]:
+    """What a finished search came to, times apart."""
+    document = json.loads((run / "run.json").read_text())
+    assert document["status"] == "finished"
+    assert document["error"] is None
+    for trial in [*document["trials"], document["best"], document["baseline"]]:
+        del trial["seconds"]
+    judged = {name: document[name] for name in ("strategy", "seed", "space", "trials", "best", "baseline", "final")}
+    return (run / "trials.csv").read_bytes(), (run / "test_predictions.npz").read_bytes(), judged
+
+
+def check_folder(run: Path, trials: int) -> None:
+    """All files of a finished search are whole, there are none that do not belong there, and no trial was made twice."""
+    for path in run.rglob("*.json"):
+        json.loads(path.read_text())
+    assert list(run.rglob(".*")) == []
+    made = [json.loads(line)["trial_id"] for line in journal(run)[1:]]
+    assert sorted(map(int, made)) == list(range(trials))
+    judged = [(str(entry["values"]), entry["seed"]) for entry in map(json.loads, journal(run, "final.jsonl")[1:])]
+    assert len(set(judged)) == len(judged) in (1, 2)
+    assert {path.name for path in (run / "study").glob("trial_*")} == {f"trial_{trial_id}" for trial_id in made}
+
+
+class Undisturbed:
+    """Searches that nothing has happened to, each made when it is first asked for. They run in one process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = write_pictures(folder / "pictures")
+
+    def run(self, strategy: str) -> Path:
+        """The folder of such a search."""
+        output = self.folder / strategy
+        if not output.exists():
+            mnist_tuner(*search(strategy, self.data, output, workers=0))
+            check_folder(run_in(output), TRIALS[strategy])
+        return run_in(output)
+
+    def outcome(self, strategy: str) -> tuple[bytes, bytes, dict[str, Any]]:
+        """What it came to."""
+        return outcome(self.run(strategy))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Gives what searches come to that nothing happens to."""
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trials", "workers", "everything"),
+    [
+        pytest.param("grid", 0, 1, False, id="the driver of a grid search, before the first trial"),
+        pytest.param("random", 1, 1, False, id="the driver of a random search, after the first trial"),
+        pytest.param("hyperband", 4, 2, False, id="the driver of Hyperband, in the middle"),
+        pytest.param("bayesian", 6, 1, True, id="everything in a Bayesian search, before a point that it has thought about"),
+    ],
+)
+def test_a_search_killed_at_any_time_is_resumed_without_repeating_a_trial(
+    strategy: str, trials: int, workers: int, everything: bool, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with launched(*search(strategy, undisturbed.data, tmp_path / "runs", workers)) as process:
+        wait_for_trials(process, trials)
+        started = family(process)
+        assert len(started) > workers  # the process that workers are forked from is another one
+        for each in started if everything else ():
+            each.suspend()  # so that none sees another one's death
+        process.kill()
+        for each in started if everything else ():
+            each.kill()
+        process.wait()
+        wait_until(lambda: not any(map(lives, started)))
+    run = run_in(tmp_path / "runs")
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    kept = [line for line in journal(run) if line.endswith("\n")]
+    assert max(len(kept) - 1, 0) >= trials
+
+    mnist_tuner("search", "--resume", run, "--workers", "0")
+    assert journal(run)[: len(kept)] == kept
+    check_folder(run, TRIALS[strategy])
+    if strategy == "hyperband":  # what it chooses follows from the number of workers, too
+        mnist_tuner(*search(strategy, undisturbed.data, tmp_path / "whole", workers))
+        assert outcome(run) == outcome(run_in(tmp_path / "whole"))
+    else:
+        assert outcome(run) == undisturbed.outcome(strategy)
+
+
+def test_a_search_killed_in_its_final_comparison_repeats_none_of_its_trainings(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1)) as process:
+        wait_for_trials(process, TRIALS["random"])
+        started = family(process)
+        run = run_in(tmp_path / "runs")
+        wait_until(lambda: len(journal(run, "final.jsonl")) == 2)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(lives, started)))
+    trials, final = journal(run), journal(run, "final.jsonl")
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    mnist_tuner("search", "--resume", run, "--workers", "1")
+    assert journal(run) == trials
+    assert journal(run, "final.jsonl")[: len(final)] == final
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+
+
+def test_a_worker_killed_in_mid_trial_costs_that_attempt_only(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=2)) as process:
+        printed = wait_for_trials(process, 1)
+        started = family(process)
+        (forkserver,) = (each for each in psutil.Process(process.pid).children() if each.children())
+        wait_until_at_work(forkserver.children()).kill()
+        rest, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, errors
+        wait_until(lambda: not any(map(lives, started)))
+    assert "failed (its worker died (killed, or out of memory)) and is tried once more" in printed + rest
+    assert errors == ""
+    run = run_in(tmp_path / "runs")
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+
+
+def test_an_interrupted_search_says_how_to_go_on_and_can_be_interrupted_again(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    output = tmp_path / "runs [of] mine"
+    first = search("random", undisturbed.data, output, workers=2)
+    for number, trials in ((signal.SIGINT, 1), (signal.SIGTERM, 0)):
+        arguments = first if number == signal.SIGINT else ["search", "--resume", str(run_in(output)), "--workers", "1"]
+        with launched(*arguments) as process:
+            wait_for_trials(process, trials)
+            started = family(process)
+            process.send_signal(number)
+            printed, errors = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 130
+            assert errors == ""
+            wait_until(lambda alive=started: not any(map(lives, alive)))  # type: ignore[misc]
+        run = run_in(output)
+        assert f"Go on with: mnist-tuner search --resume '{run}'\n" in printed
+        manifest = json.loads((run / "run.json").read_text())
+        assert manifest["status"] == "interrupted"
+        assert len(manifest["trials"]) == len(journal(run)) - 1 >= 1
+    kept = journal(run)
+    mnist_tuner("search", "--resume", run, "--workers", "0")
+    assert journal(run)[: len(kept)] == kept
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+
+
+def test_a_search_that_cannot_write_ends_in_one_line_and_goes_on_when_it_can(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1)) as process:
+        wait_for_trials(process, 1)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))  # as if the disk were full
+        printed, errors = process.communicate(timeout=DEADLINE)
+    run = run_in(tmp_path / "runs")
+    assert process.returncode in (1, 2)
+    assert len(errors.splitlines()) == 1
+    assert "File too large" in errors
+    assert str(run / "study") in errors
+    assert f"Go on with: mnist-tuner search --resume {run}\n" in printed
+    kept = journal(run)
+    assert len(kept) >= 2
+    assert kept[-1].endswith("\n")
+
+    in_the_way = run / "study" / "trial_2"  # root may write everywhere: but no folder where a file stands
+    with suppress(FileNotFoundError):
+        shutil.rmtree(in_the_way)
+    in_the_way.touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_tuner", "search", "--resume", run, "--workers", "0"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert str(in_the_way) in done.stderr
+    assert f"Go on with: mnist-tuner search --resume {run}\n" in done.stdout
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    in_the_way.unlink()
+
+    mnist_tuner("search", "--resume", run, "--workers", "0")
+    assert journal(run)[: len(kept)] == kept
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+
+
+def test_a_disk_that_is_full_for_the_workers_fails_no_trial_for_good(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1), preexec_fn=limit) as process:
+        printed, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode in (1, 2)
+    assert len(errors.splitlines()) == 1
+    assert "Traceback" not in printed
+    run = run_in(tmp_path / "runs")
+    mnist_tuner("search", "--resume", run, "--workers", "0")
+    assert outcome(run) == undisturbed.outcome("random")
+
+
+def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    run = shutil.copytree(undisturbed.run("random"), tmp_path / "run")
+    manifest = (run / "run.json").read_text()
+    for option, value, difference in (
+        ("--seed", "1", "--seed 0, and now it is 1"),
+        ("--strategy", "grid", "--strategy random, and now it is grid"),
+        ("--widths", "96:192:16", "--widths 96:192:32, and now it is 96:192:16"),
+        ("--epochs", "3", "--epochs 2, and now it is 3"),
+        ("--replicates", "3", "--replicates 2, and now it is 3"),
+        ("--trials", "5", "--trials 3, and now it is 5"),
+        ("--data", str(tmp_path), f"--data {undisturbed.data}, and now it is {tmp_path}"),
+    ):
+        done = mnist_tuner("search", "--resume", run, option, value, code=2)
+        assert f"the search began with {difference}" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stdout == ""
+    other = shutil.copytree(undisturbed.data, tmp_path / "other")
+    images = other / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1] + b"\x00")
+    changed = json.loads(manifest)
+    changed["config"]["data"] = str(other)
+    (run / "run.json").write_text(json.dumps(changed))
+    done = mnist_tuner("search", "--resume", run, "--workers", "0", code=2)
+    assert "another data" in done.stderr
+    assert "train-images-idx3-ubyte" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert json.loads((run / "run.json").read_text()) == changed
+
+    (run / "run.json").write_text(manifest)
+    (run / "study" / ".oracle-0123abcd.json").write_text('{"ongoing_tri')  # what is left where a file's writing was killed
+    finished = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".jsonl", ".csv", ".npz", ".keras", ".h5")}
+    with launched("search", "--resume", run, "--workers", "0") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("Device"))
+        psutil.Process(process.pid).suspend()
+        second = mnist_tuner("search", "--resume", run, code=2)
+        assert "another process is working on this run" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+        psutil.Process(process.pid).resume()
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+    assert outcome(run) == undisturbed.outcome("random")
+    assert {path: path.read_bytes() for path in finished} == finished  # nothing was made again
+    check_folder(run, TRIALS["random"])
+
+
+POISONED = """
+import json, os, signal, sys
+import keras, keras_tuner
+import numpy as np
+from mnist_tuner import Tuner, fit_keras_model
+
+class Poisoned(keras_tuner.HyperModel):
+    def build(self, hp):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Int("units", 1, 4)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    def fit(self, hp, model, *arguments, **options):
+        if hp.get("units") == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if hp.get("units") == 3:
+            raise FileNotFoundError("three is missing")
+        return fit_keras_model(model, *arguments, **options)
+
+x = np.random.default_rng(0).random((64, 3), np.float32)
+folder, workers, scheduler = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
+options = {"objective": "val_loss", "strategy": "grid", "epochs": 1, "replicates": 1, "directory": folder}
+tuner = Tuner(Poisoned(), workers=workers, scheduler=scheduler, **options)
+tuner.search(x, x[:, :1], validation_data=(x, x[:, :1]))
+trials = [(trial.values["units"], trial.status, trial.reason) for trial in tuner.ranked()]
+print(json.dumps(trials), file=sys.stderr)
+"""
+
+
+def poisoned(folder: Path, *arguments: str) -> tuple[dict[int, tuple[str, str | None]], str]:
+    """Runs a search of which two points fail; returns each one's status and reason, and what was printed."""
+    command = [sys.executable, "-W", "ignore", "-c", POISONED, str(folder / "study"), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(TF_CPP_MIN_LOG_LEVEL="3"), timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stderr.splitlines()[-1])
+    return {units: (status, reason) for units, status, reason in trials}, done.stdout
+
+
+def check_poisoned(trials: dict[int, tuple[str, str | None]], printed: str, folder: Path) -> None:
+    """The two that fail were tried twice and are marked; the others are done."""
+    assert sorted(trials) == [1, 2, 3, 4]
+    assert trials[1] == trials[4] == ("completed", None)
+    assert trials[2] == ("failed", "its worker died (killed, or out of memory)")
+    assert trials[3] == ("failed", "FileNotFoundError: three is missing")
+    assert printed.count("and is tried once more") == 2
+    rows = [line for line in (folder / "study" / "trials.csv").read_text().splitlines()[1:] if ",failed," in line]
+    assert len(rows) == 2
+    assert len(journal(folder, "study/journal.jsonl")) == 5
+
+
+def test_a_trial_that_kills_its_worker_is_tried_twice_and_does_not_take_the_search_with_it(tmp_path: Path) -> None:
+    trials, printed = poisoned(tmp_path, "2")
+    check_poisoned(trials, printed, tmp_path)

@@ -1,0 +1,389 @@
+"""Searching one's own hypermodel on one's own arrays."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.search import Tuner
+from mnist_tuner.search.oracles import STRATEGIES
+from tests.commands import environment
+from tests.search.hypermodels import Heard, Layered, Wandering, accuracy, blobs, trained
+
+X, Y, VALIDATION = blobs()
+
+
+def tuner(folder: Path, hypermodel: Any = None, **options: Any) -> Tuner:
+    """A small search in this process."""
+    defaults: dict[str, Any] = {"epochs": 3, "replicates": 2, "max_trials": 5, "workers": 0, "directory": folder}
+    return Tuner(hypermodel or Wandering(), **{**defaults, **options})
+
+
+def search(found: Tuner, **options: Any) -> Tuner:
+    """Runs it to its end."""
+    found.search(X, Y, **{"validation_data": VALIDATION, "verbose": False, **options})
+    return found
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """The rows of the trials' table."""
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+class TestResults:
+    @pytest.fixture(scope="module", name="trained_search")
+    @staticmethod
+    def a_search_that_trains(tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+        """Four nets of each two real trainings, with our own loop."""
+        folder = tmp_path_factory.mktemp("trained")
+        return search(tuner(folder, trained, max_trials=4))
+
+    def test_trials_are_ranked_by_the_mean_after_the_last_epoch(self, trained_search: Tuner) -> None:
+        ranked = trained_search.ranked()
+        rows = table(trained_search.folder)
+        for summary in ranked:
+            last = [float(row["val_accuracy"]) for row in rows if row["trial"] == summary.trial_id and row["epoch"] == "3"]
+            assert list(summary.scores) == last
+            assert summary.mean == pytest.approx(sum(last) / 2)
+        means = [summary.mean or 0.0 for summary in ranked]
+        assert means == sorted(means, reverse=True)
+        assert len({summary.values["units"] for summary in ranked}) == 4
+
+    def test_the_first_trial_has_the_default_that_is_not_on_the_grid(self, trained_search: Tuner) -> None:
+        assert trained_search.summaries["0"].values == {"units": 5}
+
+    def test_the_best_models_are_the_first_replicates(self, trained_search: Tuner) -> None:
+        models = trained_search.get_best_models(4)
+        for model, summary in zip(models, trained_search.ranked(), strict=True):
+            _, val_accuracy = model.evaluate(*VALIDATION, verbose=0)
+            assert val_accuracy == pytest.approx(summary.scores[0], abs=1e-6)
+            assert accuracy(model, VALIDATION) == pytest.approx(summary.scores[0], abs=1e-6)
+
+    def test_the_best_models_can_be_trained_further_with_keras(self, trained_search: Tuner) -> None:
+        model = trained_search.get_best_models()[0]
+        model.fit(X, Y, verbose=0)
+
+    def test_the_best_hyperparameters_build_the_best_model(self, trained_search: Tuner) -> None:
+        best = trained_search.get_best_hyperparameters(2)
+        assert [hp.values for hp in best] == [summary.values for summary in trained_search.ranked()[:2]]
+        assert trained(best[0]).count_params() == trained_search.ranked()[0].parameters
+
+    def test_a_smaller_objective_can_be_the_better_one(self, tmp_path: Path) -> None:
+        class Loss(Wandering):
+            def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+                return {"val_loss": float(hp.get("units"))}
+
+        found = search(tuner(tmp_path, Loss(), objective="val_loss", replicates=1))
+        assert [summary.mean for summary in found.ranked()] == sorted(summary.values["units"] for summary in found.ranked())
+
+    def test_a_function_of_the_hyperparameters_will_do(self, trained_search: Tuner) -> None:
+        assert trained_search.complete
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_the_number_of_trials_is_known_beforehand(self, strategy: str, tmp_path: Path) -> None:
+        found = tuner(tmp_path, strategy=strategy, max_trials=None if strategy in ("grid", "hyperband") else 7)
+        found.find_space()
+        total = found.total
+        assert total == {"random": 7, "bayesian": 7, "grid": 8 * 2 + 1, "hyperband": 7}[strategy]
+        assert len(search(found).ranked()) == total
+
+    def test_numbers_out_of_range_are_refused(self, tmp_path: Path) -> None:
+        for name, value in {"seed": -1, "replicates": 0, "epochs": 0, "max_trials": 0, "workers": -1, "strategy": "luck"}.items():
+            with pytest.raises(InputError, match=f"{name} is "):
+                tuner(tmp_path, **{name: value})
+
+
+class TestDynamicSpaces:
+    @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
+    def test_hyperparameters_that_appear_on_the_way_are_searched(self, strategy: str, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, Layered(), strategy=strategy, max_trials=14, epochs=1 if strategy != "hyperband" else 9))
+        values = [summary.values for summary in found.ranked()]
+        assert {each["layers"] for each in values} == {1, 2, 3}
+        for each in values:
+            assert {f"units_{i}" for i in range(each["layers"])} <= set(each)
+        assert {each["units_2"] for each in values if each["layers"] == 3} == {2, 4}
+
+    def test_a_grid_of_them_is_covered_without_repeats(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, Layered(), strategy="grid", max_trials=60, epochs=1, replicates=1))
+        nets = Counter(
+            (each["layers"], *(each[f"units_{i}"] for i in range(each["layers"])))
+            for each in (summary.values for summary in found.ranked())
+        )
+        assert len(nets) == 2 + 4 + 8
+        assert sum(nets.values()) < 60
+
+    @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
+    def test_such_a_search_is_resumed_to_the_same_table(self, strategy: str, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"strategy": strategy, "max_trials": 8, "epochs": 3}
+        whole = search(tuner(tmp_path / "whole", Layered(), **options))
+        with pytest.raises(InterruptedError):
+            search(tuner(tmp_path / "broken", Layered(), **options), observer=Heard("on_trial_ended", 4))
+        search(tuner(tmp_path / "broken", Layered(), **options))
+        assert (tmp_path / "broken/trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+
+
+class TestResume:
+    @pytest.fixture(scope="module", params=STRATEGIES, name="undisturbed")
+    @staticmethod
+    def undisturbed_search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+        """A search that nothing happens to, of each strategy."""
+        return search(tuner(tmp_path_factory.mktemp("whole"), strategy=request.param))
+
+    @pytest.mark.parametrize(("event", "number"), [("on_trial_started", 0), *(("on_trial_ended", i) for i in range(5))])
+    def test_a_search_stopped_at_any_trial_ends_with_the_same_table(
+        self, event: str, number: int, undisturbed: Tuner, tmp_path: Path
+    ) -> None:
+        log = tmp_path / "fits"
+        folder = tmp_path / "search"
+        options = {"strategy": undisturbed.strategy}
+        with pytest.raises(InterruptedError):
+            search(tuner(folder, Wandering(log), **options), observer=Heard(event, number))
+        heard = Heard()
+        found = search(tuner(folder, Wandering(log), **options), observer=heard)
+        assert (folder / "trials.csv").read_bytes() == (undisturbed.folder / "trials.csv").read_bytes()
+        assert len(heard.restored) == number + (event == "on_trial_ended")
+        assert len(heard.started) == 5 - len(heard.restored)
+        assert len(log.read_text().splitlines()) == 5 * 2
+        assert [summary.trial_id for summary in found.ranked()] == [summary.trial_id for summary in undisturbed.ranked()]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, InterruptedError])
+    def test_a_search_stopped_in_the_middle_of_a_trial_trains_only_that_one_again(
+        self, error: type[BaseException], tmp_path: Path
+    ) -> None:
+        whole = search(tuner(tmp_path / "whole"))
+        log = tmp_path / "fits"
+        with pytest.raises(error):  # trial 2, its second replicate
+            search(tuner(tmp_path / "broken", Wandering(log)), observer=Heard("on_epoch", 2 * 6 + 4, error))
+        search(tuner(tmp_path / "broken", Wandering(log)))
+        assert (tmp_path / "broken/trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+        assert len(log.read_text().splitlines()) == 5 * 2 + 2
+
+    def test_a_finished_search_finds_nothing_to_do(self, tmp_path: Path) -> None:
+        log = tmp_path / "fits"
+        first = search(tuner(tmp_path / "search", Wandering(log)))
+        before = log.read_text(), (tmp_path / "search/trials.csv").read_bytes()
+        again = search(tuner(tmp_path / "search", Wandering(log)))
+        assert (log.read_text(), (tmp_path / "search/trials.csv").read_bytes()) == before
+        assert again.ranked() == [  # the journal rounds the seconds
+            type(s)(**{**{n: getattr(s, n) for n in s.__slots__}, "seconds": round(s.seconds, 3)}) for s in first.ranked()
+        ]
+
+    def test_kerastuners_files_are_made_again_where_they_are_missing_or_torn(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path))
+        trial = (tmp_path / "trial_3/trial.json").read_bytes()
+        (tmp_path / "trial_3/trial.json").write_bytes(trial[:20])
+        (tmp_path / "trial_4/trial.json").unlink()
+        (tmp_path / "oracle.json").write_text("{")
+        (tmp_path / "tuner0.json").unlink()
+        search(tuner(tmp_path))
+        assert (tmp_path / "trial_3/trial.json").read_bytes() == trial
+        assert (tmp_path / "trial_4/trial.json").exists()
+        assert (tmp_path / "oracle.json").read_text().startswith('{"ongoing_trials"')
+        assert (tmp_path / "tuner0.json").read_text() == "{}"
+        assert found.complete
+
+    def test_a_search_whose_time_is_over_says_so_and_can_be_resumed(self, undisturbed: Tuner, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, strategy=undisturbed.strategy), max_time="0s")
+        assert found.ranked() == []
+        assert not found.complete
+        assert search(tuner(tmp_path, strategy=undisturbed.strategy)).complete
+        assert (tmp_path / "trials.csv").read_bytes() == (undisturbed.folder / "trials.csv").read_bytes()
+
+    def test_two_searches_at_once_in_one_folder_are_refused(self, tmp_path: Path) -> None:
+        class Nested(Heard):
+            def on_trial_ended(self, *arguments: Any, **options: Any) -> None:
+                with pytest.raises(InputError):
+                    search(tuner(tmp_path))
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            search(tuner(tmp_path), observer=Nested())
+
+
+class TestFailures:
+    @pytest.fixture(scope="module", name="failing")
+    @staticmethod
+    def a_search_with_failures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tuner, Heard, list[str]]:
+        """A grid on which nets of 8 units and more raise, in a process of its own search."""
+        folder = tmp_path_factory.mktemp("failing")
+        heard = Heard()
+        hypermodel = Wandering(folder / "fits", fails=lambda units: units >= 8)
+        found = search(tuner(folder / "search", hypermodel, strategy="grid", max_trials=None), observer=heard)
+        return found, heard, (folder / "fits").read_text().splitlines()
+
+    def test_the_others_go_on(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, _, _ = failing
+        assert found.complete
+        assert Counter(summary.status for summary in found.ranked()) == {"completed": 1 + 2 * 3, "failed": 2 * 5}
+
+    def test_a_failing_trial_is_tried_twice(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, heard, fits = failing
+        counts = Counter(fits)
+        assert {counts[str(s.values)] for s in found.ranked()} == {2}  # two replicates, or two attempts at the first
+        assert len(heard.again) == 2 * 5
+        assert set(heard.again) == {
+            (s.trial_id, f"LookupError: units of {s.values['units']} cannot be had") for s in found.ranked() if not s.completed
+        }
+
+    def test_reason_and_traceback_are_kept(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, _, _ = failing
+        failed = next(summary for summary in found.ranked() if summary.values["units"] == 8)
+        assert failed.reason == "LookupError: units of 8 cannot be had"
+        text = (found.folder / f"trial_{failed.trial_id}/error.txt").read_text()
+        assert text.startswith("Traceback (most recent call last)")
+        assert "hypermodels.py" in text
+        assert text.rstrip().endswith("LookupError: units of 8 cannot be had")
+
+    def test_failed_trials_rank_last_and_stand_in_the_table(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, _, _ = failing
+        assert [summary.completed for summary in found.ranked()] == [True] * 7 + [False] * 10
+        rows = [row for row in table(found.folder) if row["status"] == "failed"]
+        assert len(rows) == 10
+        assert all(row["val_accuracy"] == row["replicate"] == "" for row in rows)
+
+    def test_a_failed_trial_is_never_among_the_best(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, _, _ = failing
+        assert len(found.get_best_hyperparameters(100)) == len(found.get_best_models(100)) == 7
+        assert all(hp.get("units") < 8 for hp in found.get_best_hyperparameters(100))
+
+    def test_failures_are_not_tried_again_on_resume(self, failing: tuple[Tuner, Heard, list[str]]) -> None:
+        found, _, fits = failing
+        hypermodel = Wandering(found.folder.parent / "fits")  # would not fail any more
+        again = search(tuner(found.folder, hypermodel, strategy="grid", max_trials=None))
+        assert (found.folder.parent / "fits").read_text().splitlines() == fits
+        assert sum(not summary.completed for summary in again.ranked()) == 10
+
+    def test_where_all_fail_there_is_no_best(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, Wandering(fails=lambda units: True), max_trials=3))
+        assert found.complete
+        assert found.get_best_hyperparameters() == found.get_best_models() == []
+
+    def test_a_trial_that_gives_nan_is_failed_at_once(self, tmp_path: Path) -> None:
+        class Nan(Wandering):
+            def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+                history = super().fit(hp, model, *arguments, **options)
+                if hp.get("units") != 5:
+                    history.history["val_accuracy"][-1] = float("nan")
+                return history
+
+        heard = Heard()
+        log = tmp_path / "fits"
+        found = search(tuner(tmp_path / "search", Nan(log), max_trials=4), observer=heard)
+        assert heard.again == []
+        assert len(log.read_text().splitlines()) == 2 + 3
+        assert {s.reason for s in found.ranked() if not s.completed} == {
+            "NotFiniteError: val_accuracy is nan after the last epoch"
+        }
+
+
+class TestWorkers:
+    @pytest.mark.parametrize(("strategy", "hypermodel"), [("random", "trained"), ("grid", "wandering")])
+    def test_the_table_is_the_same_bytes_with_any_number_of_workers(self, strategy: str, hypermodel: str, tmp_path: Path) -> None:
+        tables = []
+        for workers in (0, 1, 2, 4):
+            given = trained if hypermodel == "trained" else Wandering()
+            options: dict[str, Any] = {"strategy": strategy, "max_trials": 4, "epochs": 2, "workers": workers}
+            tables.append((search(tuner(tmp_path / str(workers), given, **options)).folder / "trials.csv").read_text())
+        assert tables[1] == tables[2] == tables[3]
+        assert tables[0] == tables[1]
+
+    @pytest.mark.parametrize("strategy", ["bayesian", "hyperband"])
+    def test_a_strategy_that_learns_is_reproducible_with_the_same_number_of_workers(self, strategy: str, tmp_path: Path) -> None:
+        tables = [
+            (search(tuner(tmp_path / name, strategy=strategy, workers=2, max_trials=9)).folder / "trials.csv").read_text()
+            for name in ("one", "other")
+        ]
+        assert tables[0] == tables[1]
+        assert len({line.split(",")[0] for line in tables[0].splitlines()[1:]}) == (9 if strategy == "bayesian" else 7)
+
+    def test_failures_in_workers_have_their_traceback_and_leave_the_others_alone(self, tmp_path: Path) -> None:
+        heard = Heard()
+        found = search(tuner(tmp_path, Wandering(fails=lambda units: units == 5), workers=1, max_trials=3), observer=heard)
+        assert [summary.completed for summary in found.ranked()] == [True, True, False]
+        assert heard.again == [("0", "LookupError: units of 5 cannot be had")]
+        assert "in fit" in (tmp_path / "trial_0/error.txt").read_text()
+        assert all(summary.worker.startswith("tls://127.0.0.1:") for summary in found.ranked())
+
+    def test_what_dask_draws_by_chance_leaves_the_generators_of_a_trial_alone(self, tmp_path: Path) -> None:
+        class Measuring(Wandering):
+            def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> float:
+                import random
+
+                from dask.sizeof import sizeof
+
+                before = random.getstate()
+                sizeof(list(range(1_000)))  # as for each message that comes or goes, in another thread than the trial's
+                return float(random.getstate() == before)
+
+        found = search(tuner(tmp_path, Measuring(), workers=1, max_trials=1, replicates=1))
+        assert [summary.mean for summary in found.ranked()] == [1.0]
+
+    def test_a_script_that_does_not_ask_for_its_name_is_not_run_by_the_workers(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(
+            """
+import sys
+import keras
+import numpy as np
+from mnist_tuner.search import Tuner
+
+print("the script begins")
+width = 3
+
+def build(hp):
+    hidden = keras.layers.Dense(width, hp.Choice("a", ["relu", "tanh"]))
+    model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2)])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+x, y = np.ones((20, 4), "float32"), np.zeros((20, 2), "float32")
+tuner = Tuner(build, objective="val_loss", max_trials=2, epochs=1, replicates=1, workers=1, directory=sys.argv[1])
+tuner.search(x, y, validation_data=(x, y))
+print("found", len(tuner.ranked()), all(summary.completed for summary in tuner.ranked()))
+"""
+        )
+        command = [sys.executable, str(script), str(tmp_path / "search")]
+        path = os.pathsep.join([str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH", "")])
+        env = environment(PYTHONPATH=path)
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("the script begins") == 1
+        assert done.stdout.splitlines()[-1] == "found 2 True"
+
+
+def test_the_searchs_seed_is_the_tables(tmp_path: Path) -> None:
+    tables = []
+    for name, seed in (("zero", 0), ("zero again", 0), ("one", 1)):
+        found = search(tuner(tmp_path / name, seed=seed))
+        tables.append((found.folder / "trials.csv").read_bytes())
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_the_users_generators_are_left_where_they_were(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    expected = np.random.random()
+    keras.utils.set_random_seed(3)
+    search(tuner(tmp_path, max_trials=2))
+    assert np.random.random() == expected
+
+
+def test_the_display_of_a_search_that_is_no_terminals_is_a_line_per_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = search(tuner(tmp_path, max_trials=3), verbose=True)
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 3
+    assert out.startswith("1 of 3  trial 0  units=5 activation=relu  ")
+    found.results_summary()
+    assert "+/-" in capsys.readouterr().out
