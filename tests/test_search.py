@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import statistics
-import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.commands import mnist_tuner, on_a_terminal
+from tests.searches import made_once, shared_folder, write_pictures
 
 
 class Run(NamedTuple):
@@ -36,26 +36,23 @@ def options(data: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four IDX files, hard enough that nets differ: 400 training and 200 test images of 6 x 6 pixels in 4 classes."""
-    folder = tmp_path_factory.mktemp("data") / "pictures"
-    folder.mkdir()
-    generator = np.random.default_rng(7)
-    patterns = generator.integers(0, 256, (4, 6, 6))
-    for part, count in (("train", 400), ("t10k", 200)):
-        labels = (generator.permutation(count) % 4).astype(np.uint8)
-        images = (0.4 * patterns[labels] + 0.6 * generator.integers(0, 256, (count, 6, 6))).astype(np.uint8)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-            (folder / f"{part}-{kind}-ubyte").write_bytes(header + array.tobytes())
-    return folder
+    """Little data, hard enough that nets differ."""
+    return made_once(shared_folder(tmp_path_factory, "search") / "pictures", write_pictures)
 
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A search with two workers."""
-    done = mnist_tuner(*options(data), "--workers", "2", "--json", "--output", tmp_path_factory.mktemp("runs"))
-    document = json.loads(done.stdout)
-    return Run(Path(document["run_dir"]), document, done.stdout, done.stderr, data)
+
+    def make(folder: Path) -> None:
+        done = mnist_tuner(*options(data), "--workers", "2", "--json", "--output", folder)
+        (folder / "stdout").write_text(done.stdout)
+        (folder / "stderr").write_text(done.stderr)
+
+    folder = made_once(shared_folder(tmp_path_factory, "search") / "runs", make)
+    printed, report = ((folder / name).read_text() for name in ("stdout", "stderr"))
+    document = json.loads(printed)
+    return Run(Path(document["run_dir"]), document, printed, report, data)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -262,8 +259,8 @@ def test_help_has_an_example_and_every_option() -> None:
         (["--workers", "x"], "--workers is 'x': expected auto, or a number of processes such as 2, or 0"),
         (["--workers", "-1"], "--workers is -1: expected 0 to 1,024"),
         (["--max-time", "never"], "--max-time: "),
-        (["--scheduler", "nonsense://x:1"], "--scheduler nonsense://x:1"),
-        (["--scheduler", "host"], "--scheduler host"),  # without a port
+        (["--scheduler", "nonsense://x:1"], "--scheduler is 'nonsense://x:1': expected an address such as tcp://host:8786"),
+        (["--scheduler", "host"], "--scheduler is 'host'"),  # without a port
         (["--resume", "nowhere"], "nowhere: no folder of a run (it has no run.json)"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--output", __file__], "a run's folder cannot be made there"),

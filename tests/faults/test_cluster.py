@@ -14,23 +14,21 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.commands import environment, mnist_tuner
-from tests.faults.test_killed_searches import (
+from tests.faults.test_killed_searches import check_poisoned, poisoned
+from tests.searches import (
     DEADLINE,
     TRIALS,
     Undisturbed,
     check_folder,
-    check_poisoned,
     journal,
     launched,
     outcome,
-    poisoned,
     run_in,
     search,
     wait_for_trials,
@@ -86,12 +84,6 @@ def cluster_of(workers: int, folder: Path, protocol: str = "tcp", **settings: st
         yield cluster
     finally:
         cluster.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Gives what searches come to that run in one process of this machine."""
-    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
 def on_cluster(address: str, undisturbed: Undisturbed, output: Path) -> list[str]:
