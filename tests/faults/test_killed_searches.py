@@ -37,7 +37,6 @@ from tests.searches import (
     ("strategy", "trials", "workers", "everything"),
     [
         pytest.param("grid", 0, 1, False, id="the driver of a grid search, before the first trial"),
-        pytest.param("random", 1, 1, False, id="the driver of a random search, after the first trial"),
         pytest.param("hyperband", 4, 2, False, id="the driver of Hyperband, in the middle"),
         pytest.param("bayesian", 6, 1, True, id="everything in a Bayesian search, before a point that it has thought about"),
     ],
