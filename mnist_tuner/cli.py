@@ -227,7 +227,7 @@ _began = time.perf_counter()
 def main() -> NoReturn:
     """Runs the command line and exits: 0 done, 2 bad input, 1 a failure, 130 interrupted."""
     warnings.showwarning = _print_warning
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))  # to end is to be interrupted
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
     except _UsageProblem as error:
@@ -239,6 +239,13 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """To be ended is to be interrupted, also where Ctrl-C is ignored, as in the background of a script."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _one_line(error: Exception) -> str:

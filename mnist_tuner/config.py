@@ -126,11 +126,15 @@ class SearchConfig:
         _check_range("--workers", 1 if self.workers is None else self.workers, 0, 1_024)
         if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+/?", self.scheduler):
             raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
+        if self.scheduler is not None and self.workers is not None:
+            raise InputError(f"--workers is {self.workers} and --scheduler {self.scheduler}: give one of them")
         if len(self.widths) != 3:
             raise InputError(f"--widths has {len(self.widths)} parts: expected least:greatest:step, such as 32:512:32")
         low, high, step = self.widths
         _check_range("--widths", low, 1, 100_000)
-        _check_range("--widths", high, low, 100_000)
+        _check_range("--widths", high, 1, 100_000)
+        if high < low:
+            raise InputError(f"--widths is {low}:{high}:{step}: the greatest width is below the least")
         _check_range("--widths' step", step, 1, 100_000)
 
     @classmethod

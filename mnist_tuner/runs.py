@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.atomic import TEMPORARY, atomic_write
 
 
 class RunDirectory:
@@ -114,9 +113,10 @@ def lock_folder(path: Path) -> int:
 
 
 def remove_torn_files(folder: Path) -> None:
-    """Removes what `atomic_path` was writing, here or below, when its process was killed. Nobody else may be writing there."""
-    for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+-[0-9a-f]{8}(\.[^.]+)?", path.name) and path.is_file():
+    """Removes what `atomic_path` was writing, here or a few folders below, when its process was killed. Nobody else may be
+    writing there."""
+    for depth in range(4):
+        for path in folder.glob("*/" * depth + f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
 

@@ -192,9 +192,8 @@ def _comparison(report: SearchReport) -> Iterable[ConsoleRenderable]:
         nets = [("winner", report.winner), *nets]
     data = report.data
     images = f"{data.test:,} test images" if data is not None else "the test images"
-    table = Table(title=f"Trained anew on all training images, measured on {images}", title_justify="left", pad_edge=False)
-    table.title_style = "bold"
-    table.box = None
+    yield Text(f"Trained anew on all training images, measured on {images}", style="bold")
+    table = Table(box=None, pad_edge=False)
     for name in ("", "units", "parameters", "test accuracy"):
         table.add_column(name, justify="left" if not name else "right")
     table.add_column("each seed", overflow="fold")

@@ -21,7 +21,7 @@ from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports import search as report_of
 from mnist_tuner.reports.report import SCHEMA_VERSION
 from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, SearchTiming
-from mnist_tuner.runner.setting import as_text, check_folder, check_memory, summarize, timed_load, versions_of
+from mnist_tuner.runner.setting import as_text, check_folder, check_memory, command, summarize, timed_load, versions_of
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
@@ -70,7 +70,7 @@ def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> Sea
             )
     if "workers" in given:  # here then, wherever it began
         config = replace(config, workers=asked.workers, scheduler=None)
-    return replace(config, scheduler=asked.scheduler) if "scheduler" in given else config
+    return replace(config, workers=None, scheduler=asked.scheduler) if "scheduler" in given else config
 
 
 def _shown(value: Any) -> str:
@@ -197,7 +197,9 @@ class _Search:
         except InputError as error:
             raise InputError(f"{config.data}: {error}") from None
         widths = ":".join(map(str, config.widths))
-        check_memory(f"--widths {widths}", [config.widths[1]] * 2, BATCH_SIZE, dataset, self.engine.slots)
+        check_memory(
+            f"--widths {widths}", [config.widths[1]] * 2, BATCH_SIZE, dataset, 1 if config.scheduler else self.engine.slots
+        )
         hypermodel = WidthHyperModel(*config.widths, input_shape=dataset.image_shape, classes=dataset.classes)
         strategy: Any = config.strategy
         self.tuner = Tuner(
@@ -303,6 +305,8 @@ class _Search:
 
     def _take_time(self) -> None:
         timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
+        if self.before.get("status") == "finished" and len(self.before["trials"]) == len(self.report.trials):
+            timing = SearchTiming(**self.before["timing"])  # it is only being reported again
         self.report = replace(self.report, timing=timing)
 
     def _result(self) -> list[RenderableType]:
@@ -323,9 +327,10 @@ class _Search:
         if isinstance(error, InputError):
             if self.before:
                 self.folder.write_manifest(self.before)
-            else:
+                return
+            if not Study.summaries(self.folder / "study", OBJECTIVE):
                 self.folder.discard()
-            return
+                return
         if self.report.status == "finished":  # all is written, the report was just being printed
             return
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -340,7 +345,7 @@ class _Search:
         )
         done = f": {len(self.report.trials)} trials are kept" if self.report.trials else ""
         console.print(Text(f"{'Interrupted' if interrupted else 'Stopped'}{done}"), soft_wrap=True)
-        console.print(Text(f"Go on with: mnist-tuner search --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True)
+        console.print(Text(f"Go on with: {command('search')} --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True)
         try:
             self.folder.write_manifest(self.report.to_dict())
         except OSError:

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import platform
+import shlex
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -27,6 +28,12 @@ def versions_of(*packages: str) -> dict[str, str]:
     """The project's version, the packages' and Python's."""
     versions = {name.replace("-", "_"): version(name) for name in packages}
     return {"mnist_tuner": __version__, **versions, "python": platform.python_version()}
+
+
+def command(name: str) -> str:
+    """How a person calls a command: the script that was started, where it was one."""
+    script = os.environ.get("MNIST_TUNER_SCRIPT")
+    return shlex.quote(script) if script else f"mnist-tuner {name}"
 
 
 def check_folder(data: Path | None) -> None:

@@ -20,7 +20,7 @@ from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
-from mnist_tuner.runner.setting import as_text, check_folder, check_memory, summarize, timed_load, versions_of
+from mnist_tuner.runner.setting import as_text, check_folder, check_memory, command, summarize, timed_load, versions_of
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
@@ -361,7 +361,7 @@ class _Run:
             console.print(Text(f"Interrupted{self._kept()}"), soft_wrap=True)
             if not self.config.fast_dev_run:
                 console.print(
-                    Text(f"Go on with: mnist-tuner train --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True
+                    Text(f"Go on with: {command('train')} --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True
                 )
 
     def _kept(self) -> str:

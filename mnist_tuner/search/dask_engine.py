@@ -51,6 +51,7 @@ _OURS: dict[str, Any] = {
     # is just being started again.
     "distributed.deploy.lost-worker-timeout": "10000h",
     "distributed.scheduler.work-stealing": False,
+    "distributed.worker.memory.pause": False,
     "distributed.worker.profile.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.admin.large-graph-warning-threshold": "1GB",
@@ -195,14 +196,14 @@ class DaskEngine:
         except KilledWorker:
             return Failed(key, LOST, worker)
         except Exception as error:
-            if is_full_disk(error):
+            if isinstance(error, InputError) or is_full_disk(error):
                 raise
             if future.status != "error":
                 raise EngineLostError("the Dask scheduler has gone, and with it what was running") from error
             return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()
-        if tired:
+        if tired and self._own_workers:
             with suppress(Exception):  # one without a nanny cannot be
                 self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
         return Done(key, result, worker)

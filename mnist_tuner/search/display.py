@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.search.driver import Observer
+from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.trial import TrialSummary
 
 REFRESH_SECONDS = 0.25
@@ -187,7 +187,7 @@ class SearchDisplay(Observer):
         """It is tried once more."""
         self.running[trial_id].state = "again"
         if self._live is None:
-            self._print(f"trial {trial_id} failed ({reason}) and is tried once more")
+            self.say(f"trial {trial_id} failed ({reason}) and is tried once more")
 
     def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
         """It is finished."""
@@ -201,7 +201,7 @@ class SearchDisplay(Observer):
             self._work += row.cost * row.epochs
             self._spent += summary.seconds
         if self._live is None and not restored:
-            self._print(self._line(summary))
+            self.say(self._line(summary))
         self._draw()
 
     def on_tick(self) -> None:
@@ -229,7 +229,9 @@ class SearchDisplay(Observer):
     def summary_line(self) -> Text:
         """How far the search is."""
         of = f" of {self.total}" if self.total else ""
-        parts = [f"{len(self.ended)}{of} trials", f"{self.trials_per_minute:.1f} trials a minute"]
+        parts = [f"{len(self.ended)}{of} trials"]
+        if len(self.ended) > self.restored:
+            parts.append(f"{self.trials_per_minute:.1f} trials a minute")
         if self.failed:
             parts.insert(1, f"{self.failed} failed")
         left = self.seconds_left()
@@ -258,7 +260,8 @@ class SearchDisplay(Observer):
         head = f"{len(self.ended)}{of}  trial {summary.trial_id}  {values}  {parameters}{outcome}"
         return f"{head}  {summary.seconds:.1f} s{rest}"
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
         self.console.print(Text(text), soft_wrap=True)
 
     def _draw(self) -> None:

@@ -10,34 +10,15 @@ from typing import Any
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import Done, Engine, Event, Failed, News, Started
+from mnist_tuner.search.observer import Observer
+from mnist_tuner.search.oracles import hyperparameters_of
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import TrialResult, TrialSpec, TrialSummary, replicate_seeds
 
 ATTEMPTS = 2
+ASKING_SECONDS = 0.05
 TICK = 0.1
 """Seconds between two looks at the clock."""
-
-
-class Observer:
-    """Hears of a search's progress; override what is wanted."""
-
-    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
-        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
-
-    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
-        """A worker has begun with it."""
-
-    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
-        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
-
-    def on_trial_again(self, trial_id: str, reason: str) -> None:
-        """It has failed and is tried once more."""
-
-    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
-        """Its result is on the disk; `restored` where it was so before this search was resumed."""
-
-    def on_tick(self) -> None:
-        """Some time has passed."""
 
 
 @dataclass
@@ -75,6 +56,7 @@ class Driver:
         epochs: of a trial, where the oracle does not say.
         ahead: how many trials are asked for before the first of them has been told of.
         discover: registers the hyperparameters that a trial's model has besides those known, and returns its cost.
+        first_alone: whether the first trial is waited for, since it may find more hyperparameters while it trains.
         deadline: ``time.monotonic()`` after which no trial is begun; None for none.
     """
 
@@ -91,11 +73,12 @@ class Driver:
         epochs: int,
         ahead: int,
         discover: Callable[[Any], float],
+        first_alone: bool = False,
         deadline: float | None = None,
     ) -> None:
         self.oracle, self.study, self.engine, self.observer = oracle, study, engine, observer
         self.objective, self.seed, self.replicates, self.epochs = objective, seed, replicates, epochs
-        self.ahead, self.discover, self.deadline = ahead, discover, deadline
+        self.ahead, self.discover, self.first_alone, self.deadline = ahead, discover, first_alone, deadline
         self.summaries: dict[str, TrialSummary] = {}
         self._known = {result.trial_id: (values, result) for values, result in study.results()}
         self._asked: dict[str, _Asked] = {}
@@ -136,16 +119,24 @@ class Driver:
 
     def _tell_and_ask(self) -> None:
         """Tells of each result whose turn it is, and asks for another trial after each."""
-        while self._ask_one():
-            pass
+        self._ask()
         while self._asked and (first := next(iter(self._asked.values()))).result is not None:
             del self._asked[first.trial.trial_id]
             self._tell(first.trial, first.result)
-            while self._ask_one():
-                pass
+            self._ask()
+
+    def _ask(self) -> None:
+        """Asks for as many trials as there may be ahead; where the oracle does not learn, only for a moment once there are
+        enough to keep the workers busy."""
+        until = time.monotonic() + ASKING_SECONDS
+        while self._ask_one():
+            busy = len(self._asked) > self.engine.slots + len(self._running)
+            if busy and not self.oracle.learns and time.monotonic() > until:
+                return
 
     def _ask_one(self) -> bool:
-        if len(self._asked) >= self.ahead or (self.out_of_time and not self._known):
+        ahead = 1 if self.first_alone and not self.oracle.end_order else self.ahead
+        if len(self._asked) >= ahead or (self.out_of_time and not self._known):
             return False
         trial = self.oracle.create_trial(f"ask-{self._asks}")
         self._asks += 1
@@ -242,6 +233,8 @@ class Driver:
                 for epoch, values in enumerate(zip(*series, strict=False)):
                     trial.metrics.metrics[name].update(list(values), step=result.initial_epoch + epoch)
             trial.status = "COMPLETED"
+            if self.first_alone and not self.oracle.end_order:
+                trial.hyperparameters.merge(hyperparameters_of(result.found))
         else:
             trial.status, trial.message = "FAILED", result.reason
         self.oracle.end_trial(trial)

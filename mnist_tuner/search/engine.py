@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mnist_tuner.errors import RunError
+from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search.experiment import Experiment, last_line
 
 
@@ -133,7 +133,7 @@ class InlineEngine:
         try:
             event = Done(key, spec.run(self.experiment, report), "here")
         except Exception as error:
-            if error in ours or is_full_disk(error):
+            if error in ours or isinstance(error, InputError) or is_full_disk(error):
                 raise
             event = Failed(key, last_line(error), "here", traceback.format_exc())
         handle(event)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mnist_tuner.errors import InputError
 from mnist_tuner.search.trial import Replicate, Report, TrialResult, TrialSpec
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Experiment:
 
 
 class NotFiniteError(ArithmeticError):
-    """A trial's objective is infinite or not a number."""
+    """A trial's objective or loss is infinite or not a number."""
 
 
 def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialResult:
@@ -77,10 +78,13 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
         The result; a trial whose loss or objective is not finite has failed.
 
     Raises:
+        InputError: the objective is not among the metrics.
         Exception: whatever the hypermodel raises.
     """
     began = time.perf_counter()
     import keras_tuner
+
+    from mnist_tuner.trainer.loops import NonFiniteLossError
 
     hp = keras_tuner.HyperParameters.from_config(copy.deepcopy(spec.hyperparameters))
     model: keras.Model | None = None
@@ -96,6 +100,7 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
                 epochs = _Epochs(spec, number, experiment.objective, report)
                 options = {"epochs": spec.epochs, "initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
                 given = copy.deepcopy(experiment.options.get("callbacks", []))
+                given = given if isinstance(given, (list, tuple)) else [given]
                 outcome = experiment.fit(
                     hp, model, **{"epochs": spec.epochs, **options, "callbacks": [*given, epochs.callback()]}
                 )
@@ -106,9 +111,10 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
             if number == 0:
                 parameters, build_config = model.count_params(), model.get_build_config()
                 weights = _weights(model)
-            if not math.isfinite(history[experiment.objective][-1]):
-                raise NotFiniteError(f"{experiment.objective} is {history[experiment.objective][-1]} after the last epoch")
-    except ArithmeticError as error:
+            for name in (experiment.objective, "loss", "val_loss"):
+                if name in history and not math.isfinite(history[name][-1]):
+                    raise NotFiniteError(f"{name} is {history[name][-1]} after the last epoch")
+    except (NotFiniteError, NonFiniteLossError, keras_tuner.errors.FailedTrialError) as error:
         return TrialResult(
             spec.trial_id, "failed", parameters=parameters, seconds=time.perf_counter() - began, reason=f"{last_line(error)}"
         )
@@ -121,6 +127,7 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
         time.perf_counter() - began,
         weights=weights,
         build_config=build_config,
+        found=tuple(hp.get_config()["space"][len(spec.hyperparameters["space"]) :]),
         states=tuple(states),
     )
 
@@ -256,7 +263,7 @@ class _Epochs:
 
         Raises:
             TypeError: it returned nothing that KerasTuner knows.
-            KeyError: the objective is not among the metrics.
+            InputError: the objective is not among the metrics.
         """
         import keras
 
@@ -276,7 +283,7 @@ class _Epochs:
         if isinstance(outcome, keras.callbacks.History) and not history:
             history = {name: tuple(values) for name, values in self.heard.items()}
         if self.objective not in history:
-            raise KeyError(f"the objective {self.objective!r} is not among the metrics: {', '.join(history) or 'none'}")
+            raise InputError(f"the objective is {self.objective!r}: expected one of {', '.join(history) or 'none'}")
         return history
 
 

@@ -7,7 +7,7 @@ trial's score is its last epoch's, not its best one's; nothing is written (see `
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 from typing import Any
@@ -20,7 +20,11 @@ from keras_tuner import oracles
 STRATEGIES = ("random", "grid", "bayesian", "hyperband")
 MOST_CANDIDATES = 5_000
 """Bayesian search weighs every untried point of a space of up to this size, else as many drawn at random."""
+MOST_CONDITIONAL = 5_000
+"""A space in which some hyperparameters depend on others is listed up to this size."""
 HYPERBAND_FACTOR = 3
+MOST_FAILED = 3
+"""A Hyperband bracket replaces so many times the failed trials that its first round has places."""
 
 Answer = dict[str, Any]
 
@@ -29,6 +33,8 @@ class _Mended:
     """What all four have in common; goes before KerasTuner's class."""
 
     first: Mapping[str, Any]
+    learns = False
+    """Whether what it chooses depends on results."""
 
     def begin_with(self, seed: int, first: Mapping[str, Any]) -> None:
         """Takes the seed as it is, 0 included, and the values of the first trial that differ from the defaults."""
@@ -120,6 +126,7 @@ class BayesianOracle(_Mended, oracles.BayesianOptimizationOracle):  # type: igno
     follows from the seed and the trial's number.
     """
 
+    learns = True
     known: Mapping[str, dict[str, Any]] = {}
     """Values chosen before, by trial: a search that is resumed need not think again."""
 
@@ -177,9 +184,12 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
     """Hyperband (Li et al., JMLR 18, 2018): many nets for few epochs, of which the best go on.
 
     In KerasTuner one failed trial, or a space with too few points, leaves a bracket waiting for ever. Here a failed trial is
-    struck out with all that it came from, so that another one takes its place; and where there are no more points, a bracket
-    goes on with those that it has. The first trial is outside the brackets and trains for all epochs.
+    struck out with all that it came from, so that another one takes its place (up to a number); and where
+    there are no more points, a bracket goes on with those that it has. The first trial is outside the brackets and trains for
+    all epochs.
     """
+
+    learns = True
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial's values, or a bracket's next trial."""
@@ -249,6 +259,9 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
         for round_num, infos in enumerate(rounds):
             for info in [info for info in infos if self.trials[info["id"]].status in ("FAILED", "INVALID")]:
                 failed = info
+                bracket["failed"] = bracket.get("failed", 0) + 1
+                if bracket["failed"] >= MOST_FAILED * self._get_size(bracket["bracket_num"], 0):
+                    bracket["exhausted"] = True  # no more are put in their places: perhaps every one would fail
                 for earlier in range(round_num, -1, -1):
                     rounds[earlier].remove(failed)
                     if earlier:
@@ -306,16 +319,21 @@ def make_oracle(
     return oracle
 
 
+def hyperparameters_of(configs: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """KerasTuner's hyperparameters from their configurations."""
+    space = [dict(config) for config in configs]
+    return list(keras_tuner.HyperParameters.from_config({"space": space, "values": {}}).space)
+
+
 def points(space: keras_tuner.HyperParameters, most: int = 100_000) -> list[dict[str, Any]] | None:
     """Every point of a space in which each hyperparameter has a step; None where one has none, or there are more than `most`."""
-    choices = []
-    for hp in space.space:
-        if getattr(hp, "step", 1) is None:
-            return None
-        choices.append(list(hp.values) if not isinstance(hp, keras_tuner.engine.hyperparameters.Fixed) else [hp.value])
-    if prod(map(len, choices)) > most:
+    conditional = any(hp.conditions for hp in space.space)
+    if any(getattr(hp, "step", 1) is None for hp in space.space):
         return None
-    if not any(hp.conditions for hp in space.space):
+    if prod(map(_count, space.space)) > (min(most, MOST_CONDITIONAL) if conditional else most):
+        return None
+    choices = [[hp.value] if isinstance(hp, keras_tuner.engine.hyperparameters.Fixed) else list(hp.values) for hp in space.space]
+    if not conditional:
         names = [hp.name for hp in space.space]
         return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
     every = []
@@ -328,6 +346,13 @@ def points(space: keras_tuner.HyperParameters, most: int = 100_000) -> list[dict
                 hps.values[hp.name] = values[hp.name] = value
         every.append(values)
     return every if len(every) < 2 else list({str(values): values for values in every}.values())
+
+
+def _count(hp: Any) -> int:
+    """How many values a hyperparameter with a step has, without making a list of them."""
+    if isinstance(hp, keras_tuner.engine.hyperparameters.Fixed):
+        return 1
+    return int(hp._get_n_values()) if hasattr(hp, "_get_n_values") else len(hp.values)
 
 
 def _place(hp: Any, value: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -57,6 +58,16 @@ class Study:
         self._saved, self._cost = 0.0, 0.0
         self._prefix = ""
         self._folders: set[str] = set()
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Removes the search in a folder, and nothing else that may be there."""
+        if not (folder / "journal.jsonl").exists():
+            return
+        for path in [folder / "tensorboard", *folder.glob("trial_*")]:
+            shutil.rmtree(path, ignore_errors=True)
+        for name in ("trials.csv", "oracle.json", "tuner0.json", "journal.jsonl"):
+            (folder / name).unlink(missing_ok=True)
 
     def results(self) -> Iterator[tuple[dict[str, Any], TrialResult]]:
         """The hyperparameters' values and the result of each trial that has one, in the order in which they came.
@@ -171,7 +182,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         place, old, new = difference
         raise InputError(
             f"{folder}: holds a search with another {' '.join(place).replace('_', ' ')}: it began with {json.dumps(old)}, and "
-            f"now it is {json.dumps(new)}; take another folder for that"
+            f"now it is {json.dumps(new)}; take another folder, or overwrite this one"
         )
 
 

@@ -75,6 +75,7 @@ class TrialResult:
         worker: where it ran.
         reason: why it failed, in a line.
         traceback: the whole of it, where there was one.
+        found: KerasTuner's configurations of hyperparameters that ``fit`` asked for and that were not known.
         weights: the first replicate's at its end, a Keras weights file; empty where they are on the disk or were not wanted.
         build_config: from which Keras builds that model.
         states: see `TrialSpec.keeps_states`.
@@ -89,6 +90,7 @@ class TrialResult:
     worker: str = ""
     reason: str | None = None
     traceback: str = ""
+    found: tuple[Mapping[str, Any], ...] = ()
     weights: bytes = b""
     build_config: Mapping[str, Any] | None = None
     states: tuple[bytes, ...] = ()
@@ -138,6 +140,7 @@ class TrialResult:
             "seconds": round(self.seconds, 3),
             "worker": self.worker,
             "reason": self.reason,
+            **({"found": list(self.found)} if self.found else {}),
         }
 
     @classmethod
@@ -159,7 +162,7 @@ class TrialResult:
         )
         if values["status"] not in ("completed", "failed"):
             raise ValueError(f"status is {values['status']!r}")
-        return cls(**{**values, "replicates": replicates})
+        return cls(**{**values, "replicates": replicates, "found": tuple(values.get("found", ()))})
 
 
 @dataclass(frozen=True, slots=True)

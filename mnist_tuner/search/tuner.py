@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import random
 import tempfile
@@ -16,17 +18,19 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine import base_tuner
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
 from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
-from mnist_tuner.search.driver import Driver, Observer
+from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
 from mnist_tuner.search.experiment import Experiment, without_optimizer
 from mnist_tuner.search.fingerprint import fingerprint
+from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.trainer.duration import parse_duration
+from mnist_tuner.trainer.keras_fit import fit_keras_model
 
 if TYPE_CHECKING:
     import keras
@@ -58,6 +62,7 @@ class Tuner:
         scheduler: the address of a running Dask cluster instead.
         security: the certificates for it.
         directory: the search's folder.
+        overwrite: whether to begin anew where it holds a search.
 
     Raises:
         InputError: an argument is out of its range.
@@ -84,6 +89,7 @@ class Tuner:
         scheduler: str | None = None,
         security: Security | None = None,
         directory: str | Path = "search",
+        overwrite: bool = False,
     ) -> None:
         for name, value, low, high in (
             ("max_trials", 1 if max_trials is None else max_trials, 1, 1_000_000),
@@ -103,6 +109,7 @@ class Tuner:
         self.workers, self.scheduler, self.security = workers, scheduler, security
         self.first = dict(first or {})
         self.folder = Path(directory)
+        self._overwrite = overwrite
         self.summaries: dict[str, TrialSummary] = {}
         self._objective = objective
         self._begin_anew()
@@ -152,12 +159,21 @@ class Tuner:
 
         Raises:
             InputError: the folder holds another search.
+            RunError: no trial was completed.
             EngineLostError: there is nothing left to run trials on; the search can be resumed.
             OSError: a result could not be written; the search can be resumed.
             KeyboardInterrupt: Ctrl-C; the search can be resumed.
         """
         from mnist_tuner.search.dask_engine import DaskEngine
 
+        if "epochs" in options or "initial_epoch" in options:
+            raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
+        own_fit = type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
+        if not own_fit:
+            try:
+                inspect.signature(fit_keras_model).bind(None, *arguments, **options)
+            except TypeError as error:
+                raise InputError(f"search: {error}; its options are those of fit_keras_model") from None
         deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
         experiment = Experiment(self.hypermodel, self.objective, arguments, options)
         if self.oracle.start_order:
@@ -166,15 +182,18 @@ class Tuner:
         with ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
-            remove_torn_files(self.folder)
             if engine is None:
                 if self.scheduler is None and self.workers == 0:
                     engine = InlineEngine()
                 else:
                     engine = DaskEngine(None if self.workers == "auto" else self.workers, self.scheduler, self.security)
                 stack.callback(engine.close)
+            if self._overwrite:
+                Study.remove(self.folder)
+                self._overwrite = False
             study = Study(self.folder, self._identity(experiment, engine.slots))
             stack.callback(study.close)
+            remove_torn_files(self.folder)
             engine.begin(experiment)
             if observer is None:
                 observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
@@ -189,12 +208,21 @@ class Tuner:
                 epochs=self.epochs,
                 ahead=int(study.journal.identity["concurrency"]),
                 discover=self._discover,
+                first_alone=own_fit and not self._declares_all,
                 deadline=deadline,
             )
             self.summaries = driver.summaries
-            self.complete = driver.run()
+            try:
+                self.complete = driver.run()
+            except KeyboardInterrupt:
+                if isinstance(observer, SearchDisplay):
+                    observer.say(f"Interrupted: {len(self.summaries)} trials are kept; to go on, search again")
+                raise
             study.write_table(self.folder / "trials.csv", self.objective)
-        return self.ranked()
+        ranked = self.ranked()
+        if ranked and not ranked[0].completed:
+            raise RunError(f"no trial was completed; the first one failed: {self.summaries[min(self.summaries)].reason}")
+        return ranked
 
     def display(self, console: Console | None, engine: Engine) -> SearchDisplay:
         """A display of this search."""
@@ -226,25 +254,29 @@ class Tuner:
     # What was found.
 
     def ranked(self) -> list[TrialSummary]:
-        """The trials that have ended, the best first, failed ones last."""
+        """The trials that have ended, in the folder if not in this session, the best first, failed ones last."""
+        if not self.summaries:
+            self.summaries = {summary.trial_id: summary for summary in Study.summaries(self.folder, self.objective)}
         return ranked(self.summaries.values(), self.direction)
 
     def get_best_hyperparameters(self, num_trials: int = 1) -> list[keras_tuner.HyperParameters]:
         """The hyperparameters of the best trials that were completed."""
+        self.find_space()
         found = []
         for summary in [summary for summary in self.ranked() if summary.completed][:num_trials]:
-            found.append(self.oracle.trials[summary.trial_id].hyperparameters.copy())
+            hp = self.oracle.get_space()
+            hp.values = dict(summary.values)
+            found.append(hp)
         return found
 
     def get_best_models(self, num_models: int = 1) -> list[keras.Model]:
         """The best trials' models, with the weights of their first replicate after its last epoch."""
         models = []
-        for summary in [summary for summary in self.ranked() if summary.completed][:num_models]:
-            model = self.hypermodel.build(self.oracle.trials[summary.trial_id].hyperparameters.copy())
+        best = [summary for summary in self.ranked() if summary.completed][:num_models]
+        for hp, summary in zip(self.get_best_hyperparameters(num_models), best, strict=True):
+            model = self.hypermodel.build(hp)
             folder = self.folder / f"trial_{summary.trial_id}"
             if not model.built:
-                import json
-
                 model.build_from_config(json.loads((folder / "build_config.json").read_text()))
             with without_optimizer(model):
                 model.load_weights(folder / "checkpoint.weights.h5")
@@ -285,20 +317,16 @@ class Tuner:
         known yet, at the same point of the search however the trials are timed."""
         if self._declares_all:
             return float(self.hypermodel.parameters(hp))
-        with _same_randomness():
-            model = self.hypermodel.build(hp)
-        with suppress(Exception):  # not built yet
-            return float(model.count_params())
+        with _same_randomness(), suppress(Exception):  # what it raises, it raises in the worker again, and is told
+            return float(self.hypermodel.build(hp).count_params())
         return 1.0
 
     def _identity(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """What a search must have in common with one that it goes on with."""
         # So many trials are asked for ahead of the results that the strategy learns from.
-        concurrency = ASKED_AHEAD if self.strategy in ("random", "grid") else max(1, workers)
+        concurrency = max(1, workers) if self.oracle.learns else ASKED_AHEAD
         path = self.folder / "journal.jsonl"
         if path.exists():
-            import json
-
             with suppress(ValueError, KeyError, TypeError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
                 concurrency = int(json.loads(file.readline())["concurrency"])
         return {

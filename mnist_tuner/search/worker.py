@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -26,6 +27,10 @@ def dask_setup(worker: Worker) -> None:
     """Called by Dask when one of our own workers has started."""
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    if os.environ.get("MNIST_TUNER_WORKER_OUTPUT") != "show":  # a progress bar of somebody's fit would tear the table
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
     begin_loading()
 
 
@@ -92,8 +97,8 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
     topic({"key": key, "worker": worker.address})
     plugin = worker.plugins[name]
     assert isinstance(plugin, ExperimentPlugin)
-    experiment = plugin.get()
     with _one_at_a_time:  # they seed the whole process
+        experiment = plugin.get()
         try:
             result = spec.run(experiment, lambda content: topic({"key": key, "news": content}))
         finally:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = ".mnist_tuner-"
+"""How the names of files begin that are being written."""
+
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
@@ -24,7 +27,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         OSError: the folder cannot be written, or the disk is full.
     """
     # The suffix stays last, since some writers judge by it.
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         if durable:

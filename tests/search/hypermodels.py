@@ -127,3 +127,11 @@ class Heard(Observer):
         self.ended.append(summary)
         if restored:
             self.restored.append(summary.trial_id)
+
+
+class Asking(Wandering):
+    """One hyperparameter is first asked for while a trial trains."""
+
+    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Array, y: Array, **options: Any) -> Any:
+        hp.Choice("speed", [1, 2])
+        return super().fit(hp, model, x, y, **options)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mnist_tuner import MNISTDataModule, load_dataset, seed_everything
 from mnist_tuner.trainer.keras_fit import fit_keras_model
@@ -130,3 +131,29 @@ def test_a_data_module_is_data_enough(small_dataset_folder: Any) -> None:
     for more in ({"y": Y}, {"validation_data": VALIDATION}):
         with pytest.raises(ValueError, match="leave out y and validation_data"):
             fit_keras_model(model, data, **more)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validation_split": 0.2},
+        {"class_weight": {0: 1.0, 1: 5.0, 2: 0.5}, "validation_data": VALIDATION},
+        {"steps_per_epoch": 3, "validation_data": tuple(map(tf.constant, VALIDATION))},
+    ],
+)
+def test_other_options_do_what_they_do_in_keras(options: dict[str, Any]) -> None:
+    common: dict[str, Any] = {"shuffle": False, "batch_size": 12, **options}
+    ours, theirs = fresh(), fresh()
+    history, expected = fit_keras_model(ours, X, Y, **common), theirs.fit(X, Y, verbose=0, **common)
+    assert set(history.history) == set(expected.history)
+    for name, values in expected.history.items():
+        assert history.history[name] == pytest.approx(values, abs=1e-4)
+    assert int(ours.optimizer.iterations) == int(theirs.optimizer.iterations)
+
+
+@pytest.mark.parametrize(
+    "options", [{"validation_split": 1.0}, {"validation_split": -0.1}, {"validation_split": 0.5, "validation_data": VALIDATION}]
+)
+def test_a_share_that_cannot_be_held_out_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation_split is"):
+        fit_keras_model(fresh(), X, Y, **options)

@@ -15,6 +15,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
+from mnist_tuner.errors import InputError
 from mnist_tuner.search.experiment import Experiment, run_trial
 from mnist_tuner.search.trial import TrialResult, TrialSpec, replicate_seeds
 from tests.search.hypermodels import Wandering, blobs, net, trained
@@ -227,7 +228,7 @@ class TestOutcomes:
             returned(outcome)
 
     def test_an_objective_that_is_not_among_the_metrics_is_named_beside_those_that_are(self) -> None:
-        with pytest.raises(KeyError, match="'val_accuracy' is not among the metrics: loss, size"):
+        with pytest.raises(InputError, match="the objective is 'val_accuracy': expected one of loss, size"):
             returned({"loss": 1.0, "size": 2.0})
 
     def test_a_build_that_returns_no_compiled_model_is_an_error(self) -> None:

@@ -7,18 +7,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search import Tuner
+from mnist_tuner.search.dask_engine import DaskEngine
 from mnist_tuner.search.oracles import STRATEGIES
 from tests.commands import environment
-from tests.search.hypermodels import Heard, Layered, Wandering, accuracy, blobs, trained
+from tests.search.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
 
 X, Y, VALIDATION = blobs()
 
@@ -265,7 +268,9 @@ class TestFailures:
         assert sum(not summary.completed for summary in again.ranked()) == 10
 
     def test_where_all_fail_there_is_no_best(self, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path, Wandering(fails=lambda units: True), max_trials=3))
+        found = tuner(tmp_path, Wandering(fails=lambda units: True), max_trials=3)
+        with pytest.raises(RunError, match="no trial was completed; the first one failed: LookupError: units of 5"):
+            search(found)
         assert found.complete
         assert found.get_best_hyperparameters() == found.get_best_models() == []
 
@@ -391,3 +396,64 @@ def test_the_display_of_a_search_that_is_no_terminals_is_a_line_per_trial(
     assert out.startswith("1 of 3  trial 0  units=5 activation=relu  ")
     found.results_summary()
     assert "+/-" in capsys.readouterr().out
+
+
+class TestWhatPeopleTry:
+    def test_a_build_that_raises_for_some_values_fails_these_trials_only(self, tmp_path: Path) -> None:
+        class Picky(Wandering):
+            def build(self, hp: Any) -> Any:
+                model = super().build(hp)
+                if hp.get("units") not in (5, 7):
+                    raise ValueError("too wide")
+                return model
+
+        found = search(tuner(tmp_path, Picky()))
+        outcomes = {summary.values["units"]: (summary.completed, summary.reason) for summary in found.ranked()}
+        assert outcomes.pop(5) == (True, None)
+        assert {reason for completed, reason in outcomes.values() if not completed} == {"ValueError: too wide"}
+
+    def test_a_hyperparameter_that_fit_asks_for_is_searched_whatever_the_number_of_workers(self, tmp_path: Path) -> None:
+        tables = set()
+        for workers in (0, 2):
+            found = search(tuner(tmp_path / str(workers), Asking(), max_trials=6, workers=workers))
+            assert {summary.values.get("speed") for summary in found.ranked()} == {None, 1, 2}
+            tables.add((found.folder / "trials.csv").read_text())
+        assert len(tables) == 1
+        again = tuner(tmp_path / "0", Asking(), max_trials=6)
+        assert {hp.values.get("speed") for hp in again.get_best_hyperparameters(6)} == {None, 1, 2}
+
+    def test_options_that_nobody_takes_are_refused_before_anything_runs(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="epochs belongs to the tuner"):
+            tuner(tmp_path).search(X, Y, epochs=3, verbose=False)
+        with pytest.raises(InputError, match="unexpected keyword argument 'batchsize'"):
+            tuner(tmp_path, trained).search(X, Y, batchsize=3, verbose=False)
+        with pytest.raises(InputError, match="the objective is 'val_acc': expected one of"):
+            search(tuner(tmp_path, objective=keras_tuner.Objective("val_acc", "max")))
+
+    def test_a_finished_search_is_read_without_its_data_and_can_be_begun_anew(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, trained, max_trials=2, epochs=1))
+        (tmp_path / "mine").write_text("not the search's")
+        read = tuner(tmp_path, trained, max_trials=2, epochs=1)
+        assert read.ranked()[0].scores == found.ranked()[0].scores
+        assert accuracy(read.get_best_models()[0], VALIDATION) == pytest.approx(found.ranked()[0].scores[0], abs=1e-6)
+        anew = search(tuner(tmp_path, max_trials=3, overwrite=True))
+        assert len(anew.ranked()) == 3
+        assert (tmp_path / "mine").exists()
+
+    def test_hidden_files_of_others_are_left_alone(self, tmp_path: Path) -> None:
+        search(tuner(tmp_path, max_trials=2))
+        torn, others = tmp_path / "trial_0" / ".mnist_tuner-01234567-trial.json", tmp_path / ".env-20240131"
+        for path in (torn, others):
+            path.write_text("{")
+        search(tuner(tmp_path, max_trials=2))
+        assert not torn.exists()
+        assert others.exists()
+
+    def test_a_worker_whose_memory_grows_is_replaced(self, tmp_path: Path) -> None:
+        class Impatient(DaskEngine):
+            most_growth = 0.0
+
+        with closing(Impatient(1)) as engine:
+            found = search(tuner(tmp_path, Wandering(), max_trials=3, replicates=1), engine=engine)
+        assert len({summary.worker for summary in found.ranked()}) == 3
+        assert all(summary.completed for summary in found.ranked())
