@@ -45,9 +45,9 @@ def write_pictures(folder: Path) -> Path:
     return folder
 
 
-def search(strategy: str, data: Path, output: Path, workers: int) -> list[str]:
+def search(strategy: str, data: Path, output: Path, workers: int | None) -> list[str]:
     """A small search."""
-    where = ["--data", data, "--output", output, "--workers", workers, "--final-seeds", 1]
+    where = ["--data", data, "--output", output, "--final-seeds", 1, *([] if workers is None else ["--workers", workers])]
     return ["search", "--strategy", strategy, *map(str, [*SEARCHES[strategy], *where])]
 
 

@@ -251,7 +251,7 @@ def test_help_has_an_example_and_every_option() -> None:
         (["--strategy", "foo"], "--strategy is 'foo': expected random, grid, bayesian or hyperband"),
         (["--widths", "10"], "--widths has 1 parts: expected least:greatest:step"),
         (["--widths", "a:b:c"], "--widths is 'a:b:c': expected least:greatest:step, such as 32:512:32"),
-        (["--widths", "64:32:8"], "--widths is 32: expected 64 to 100,000"),
+        (["--widths", "64:32:8"], "--widths is 64:32:8: the greatest width is below the least"),
         (["--widths", "8:32:0"], "--widths' step is 0"),
         (["--trials", "0"], "--trials is 0: expected 1 to 1,000,000"),
         (["--replicates", "0"], "--replicates is 0: expected 1 to 1,000"),

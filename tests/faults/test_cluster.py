@@ -88,7 +88,7 @@ def cluster_of(workers: int, folder: Path, protocol: str = "tcp", **settings: st
 
 def on_cluster(address: str, undisturbed: Undisturbed, output: Path) -> list[str]:
     """A search of a few nets there."""
-    return [*search("random", undisturbed.data, output, workers=1), "--scheduler", address]
+    return [*search("random", undisturbed.data, output, workers=None), "--scheduler", address]
 
 
 def test_a_cluster_of_which_a_worker_is_killed_gives_every_trial_and_outlives_one_that_kills_its_workers(

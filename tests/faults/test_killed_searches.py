@@ -212,7 +212,9 @@ def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbe
     assert json.loads((run / "run.json").read_text()) == changed
 
     (run / "run.json").write_text(manifest)
-    (run / "study" / ".oracle-0123abcd.json").write_text('{"ongoing_tri')  # what is left where a file's writing was killed
+    (run / "study" / ".mnist_tuner-0123abcd-oracle.json").write_text(
+        '{"ongoing_tri'
+    )  # what is left where a file's writing was killed
     finished = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".jsonl", ".csv", ".npz", ".keras", ".h5")}
     with launched("search", "--resume", run, "--workers", "0") as process:
         assert process.stdout is not None
