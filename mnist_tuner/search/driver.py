@@ -130,9 +130,10 @@ class Driver:
         enough to keep the workers busy."""
         until = time.monotonic() + ASKING_SECONDS
         while self._ask_one():
-            busy = len(self._asked) > self.engine.slots + len(self._running)
-            if busy and not self.oracle.learns and time.monotonic() > until:
-                return
+            if not self.oracle.learns and time.monotonic() > until:
+                waiting = sum(asked.result is None for asked in self._asked.values()) - len(self._running)
+                if waiting >= self.engine.slots:
+                    return
 
     def _ask_one(self) -> bool:
         ahead = 1 if self.first_alone and not self.oracle.end_order else self.ahead
