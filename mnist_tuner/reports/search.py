@@ -53,7 +53,7 @@ class Retrained:
 
 @dataclass(frozen=True)
 class SearchTiming:
-    """Seconds, and trials a minute from the first one's start to the last one's end; of this session, if it was resumed."""
+    """Seconds, and trials a minute from the first one's start to the last one's end; since it was resumed, if it was."""
 
     start_s: float
     search_s: float

@@ -212,7 +212,7 @@ class SearchDisplay(Observer):
 
     @property
     def trials_per_minute(self) -> float:
-        """Those of this session."""
+        """Those since it was begun or resumed."""
         return 60 * (len(self.ended) - self.restored) / max(1e-9, time.monotonic() - self._began)
 
     def seconds_left(self) -> float | None:

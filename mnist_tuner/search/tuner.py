@@ -254,7 +254,7 @@ class Tuner:
     # What was found.
 
     def ranked(self) -> list[TrialSummary]:
-        """The trials that have ended, in the folder if not in this session, the best first, failed ones last."""
+        """The trials that have ended, in the folder if not by this tuner, the best first, failed ones last."""
         if not self.summaries:
             self.summaries = {summary.trial_id: summary for summary in Study.summaries(self.folder, self.objective)}
         return ranked(self.summaries.values(), self.direction)
