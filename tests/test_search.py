@@ -195,8 +195,17 @@ def test_a_search_stopped_by_max_time_is_finished_by_a_resume_with_the_same_tabl
     assert "stopped" not in json.loads((folder / "run.json").read_text())
     assert "Stopped" not in (folder / "report.txt").read_text()
     winner = run.document["final"]["winner"]["units"]
-    model = keras.models.load_model(folder / "model.keras")
-    assert [layer.units for layer in model.layers if hasattr(layer, "units")] == [*winner, 4]
+
+    def kept() -> list[int]:
+        model = keras.models.load_model(folder / "model.keras")
+        return [layer.units for layer in model.layers if hasattr(layer, "units")]
+
+    assert kept() == [*winner, 4]
+    lines = (folder / "final.jsonl").read_text().splitlines(keepends=True)
+    (folder / "final.jsonl").write_text("".join(line.replace('"model": true', '"model": false') for line in lines))
+    (folder / "model.keras").write_bytes(b"of another net, which had won before")
+    mnist_tuner("search", "--resume", folder, "--workers", "0", "--quiet")
+    assert kept() == [*winner, 4]
 
 
 def test_a_grid_is_all_its_points_and_the_baseline_which_has_nothing_to_be_compared_with_where_it_wins(

@@ -121,6 +121,8 @@ def compare(
             )
             for entry in journal.entries()
         }
+        owners = [(_key(entry["values"]), entry["seed"], entry["epochs"]) for entry in journal.entries() if entry["model"]]
+        owner = owners[-1] if model_path.exists() and owners else None
         wanted: list[list[tuple[str, int, int]]] = []
         specs: dict[tuple[str, int, int], FinalSpec] = {}
         for number, net in enumerate(nets):
@@ -128,20 +130,21 @@ def compare(
             wanted.append([(_key(net["values"]), seed, epochs) for seed in drawn])
             for index, place in enumerate(wanted[-1]):
                 keeps = number == index == 0
-                if place not in known or (keeps and not model_path.exists()):
+                if place not in known or (keeps and place != owner):
                     specs[place] = FinalSpec(net, place[1], epochs, keeps)
         total = len(nets) * seeds
         heard(total - len(specs), total)
         for place, judged in _run(engine, specs):
             if judged.model:
                 atomic_write(model_path, judged.model)
-            if place not in known:
+            if place not in known or judged.model:
                 journal.append(
                     {
                         "values": dict(judged.values),
                         "seed": judged.seed,
                         "epochs": epochs,
                         "accuracy": judged.accuracy,
+                        "model": bool(judged.model),
                         "predicted": base64.b64encode(judged.predicted).decode(),
                     }
                 )

@@ -166,7 +166,7 @@ class _Search:
         self.seconds: dict[str, float] = {"final_s": 0.0, "search_s": 0.0}
         self.tuner: Tuner | None = None
         self.rate = 0.0
-        self.engine: Engine = InlineEngine()
+        self.engine: Engine = InlineEngine()  # until there is another, or for good
 
     def load(self) -> None:
         """Loads TensorFlow and the data, while the process that workers are forked from loads it, too; starts the workers."""
@@ -181,9 +181,7 @@ class _Search:
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
             dataset, _ = reading.result()
-            if inline:
-                self.engine = InlineEngine()
-            else:
+            if not inline:
                 from mnist_tuner.search.dask_engine import DaskEngine
 
                 self.engine = DaskEngine(config.workers, config.scheduler, self.security)

@@ -44,22 +44,24 @@ class Experiment:
 
     def fit(self, hp: Any, model: keras.Model, **options: Any) -> Any:
         """Trains a model: with the hypermodel's own ``fit`` where it has one, else with our loop."""
+        options = {**self.options, **options}
+        if self.has_own_fit:
+            return self.hypermodel.fit(hp, model, *self.arguments, **options)
+        from mnist_tuner.trainer.keras_fit import fit_keras_model
+
+        return fit_keras_model(model, *self.arguments, **options)
+
+    @property
+    def has_own_fit(self) -> bool:
+        """Whether the hypermodel trains its models itself."""
         import keras_tuner
 
-        options = {**self.options, **options}
-        if type(self.hypermodel).fit is keras_tuner.HyperModel.fit:
-            from mnist_tuner.trainer.keras_fit import fit_keras_model
-
-            return fit_keras_model(model, *self.arguments, **options)
-        return self.hypermodel.fit(hp, model, *self.arguments, **options)
+        return type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
 
     @property
     def fit_can_be_repeated(self) -> bool:
         """Whether a model that has been fitted may be put back to new weights and fitted again."""
-        import keras_tuner
-
-        own = type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
-        return not own or getattr(self.hypermodel, "fit_can_be_repeated", False)
+        return not self.has_own_fit or getattr(self.hypermodel, "fit_can_be_repeated", False)
 
 
 class NotFiniteError(ArithmeticError):
@@ -98,12 +100,10 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
                 if spec.states:
                     _restore(model, spec.states[number])
                 epochs = _Epochs(spec, number, experiment.objective, report)
-                options = {"epochs": spec.epochs, "initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
+                options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
                 given = copy.deepcopy(experiment.options.get("callbacks", []))
                 given = given if isinstance(given, (list, tuple)) else [given]
-                outcome = experiment.fit(
-                    hp, model, **{"epochs": spec.epochs, **options, "callbacks": [*given, epochs.callback()]}
-                )
+                outcome = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
             history = epochs.history_of(outcome)
             replicates.append(Replicate(seed, history))
             if spec.keeps_states:
@@ -149,13 +149,20 @@ def forget_models() -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds everything within the block; afterwards Python's and numpy's generators are where they were."""
-    import numpy as np
-
+    """Seeds everything within the block; see `same_randomness`."""
     from mnist_tuner.trainer.seed import seed_everything
 
+    with same_randomness():
+        seed_everything(seed)
+        yield
+
+
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """After the block Python's and numpy's generators are where they were."""
+    import numpy as np
+
     before = random.getstate(), np.random.get_state()
-    seed_everything(seed)
     try:
         yield
     finally:

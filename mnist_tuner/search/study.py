@@ -56,7 +56,6 @@ class Study:
         else:
             self.journal = Journal.create(path, identity)
         self._saved, self._cost = 0.0, 0.0
-        self._prefix = ""
         self._folders: set[str] = set()
 
     @staticmethod

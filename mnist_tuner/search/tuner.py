@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras_tuner
-import numpy as np
 from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
@@ -23,7 +21,7 @@ from mnist_tuner.runs import lock_folder, remove_torn_files
 from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
 from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
-from mnist_tuner.search.experiment import Experiment, without_optimizer
+from mnist_tuner.search.experiment import Experiment, same_randomness, without_optimizer
 from mnist_tuner.search.fingerprint import fingerprint
 from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
@@ -168,14 +166,13 @@ class Tuner:
 
         if "epochs" in options or "initial_epoch" in options:
             raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
-        own_fit = type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
-        if not own_fit:
+        experiment = Experiment(self.hypermodel, self.objective, arguments, options)
+        if not experiment.has_own_fit:
             try:
                 inspect.signature(fit_keras_model).bind(None, *arguments, **options)
             except TypeError as error:
                 raise InputError(f"search: {error}; its options are those of fit_keras_model") from None
         deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
-        experiment = Experiment(self.hypermodel, self.objective, arguments, options)
         if self.oracle.start_order:
             self._begin_anew()
         self.find_space()
@@ -208,7 +205,7 @@ class Tuner:
                 epochs=self.epochs,
                 ahead=int(study.journal.identity["concurrency"]),
                 discover=self._discover,
-                first_alone=own_fit and not self._declares_all,
+                first_alone=experiment.has_own_fit and not self._declares_all,
                 deadline=deadline,
             )
             self.summaries = driver.summaries
@@ -303,7 +300,7 @@ class Tuner:
             self.hypermodel.declare_hyperparameters(hp)
             self.oracle.update_space(hp)
             return
-        with tempfile.TemporaryDirectory() as folder, _same_randomness(), redirect_stdout(StringIO()):
+        with tempfile.TemporaryDirectory() as folder, same_randomness(), redirect_stdout(StringIO()):
             base_tuner.BaseTuner(self.oracle, self.hypermodel, directory=folder, project_name="space")
 
     @property
@@ -317,7 +314,7 @@ class Tuner:
         known yet, at the same point of the search however the trials are timed."""
         if self._declares_all:
             return float(self.hypermodel.parameters(hp))
-        with _same_randomness(), suppress(Exception):  # what it raises, it raises in the worker again, and is told
+        with same_randomness(), suppress(Exception):  # what it raises, it raises in the worker again, and is told
             return float(self.hypermodel.build(hp).count_params())
         return 1.0
 
@@ -342,17 +339,6 @@ class Tuner:
             "options": fingerprint(experiment.options),
             "concurrency": concurrency,
         }
-
-
-class _same_randomness:  # noqa: N801  # a context manager
-    """Python's and numpy's generators are afterwards where they were."""
-
-    def __enter__(self) -> None:
-        self.before = random.getstate(), np.random.get_state()
-
-    def __exit__(self, *error: Any) -> None:
-        random.setstate(self.before[0])
-        np.random.set_state(self.before[1])
 
 
 def _as_hypermodel(given: Any) -> keras_tuner.HyperModel:

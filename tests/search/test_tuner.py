@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -451,7 +452,7 @@ class TestWhatPeopleTry:
 
     def test_a_worker_whose_memory_grows_is_replaced(self, tmp_path: Path) -> None:
         class Impatient(DaskEngine):
-            most_growth = 0.0
+            most_growth = -math.inf  # tired from the beginning
 
         with closing(Impatient(1)) as engine:
             found = search(tuner(tmp_path, Wandering(), max_trials=3, replicates=1), engine=engine)
