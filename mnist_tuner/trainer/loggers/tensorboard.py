@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -76,5 +77,9 @@ class TensorBoardLogger(Logger):
         import tensorflow as tf
 
         if self._writer is None:
+            # Readers take a folder's files in the order of their names, in which the second of their beginning comes first.
+            now = time.time()
+            if any(path.name.split(".")[3] == str(int(now)) for path in self.log_dir.glob("events.out.tfevents.*.*")):
+                time.sleep(1 - now % 1)
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
         return self._writer
