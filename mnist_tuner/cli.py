@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 import typer
 
@@ -41,6 +43,66 @@ def options(
     """Train, tune and judge a small network: fast, and with honest numbers."""
 
 
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Puts a file's options in the place of the defaults: what the command line says goes before."""
+    if path is not None:
+        from mnist_tuner.options_file import read_options
+
+        command = {"runs": "list_runs"}.get(str(context.info_name), str(context.info_name))
+        hints = get_type_hints(globals()[command])
+        named = {"format" if name == "kind" else name: name for name in hints if name not in _NOT_IN_FILES}
+        values = read_options(path, {key: _kind_of(hints[name]) for key, name in named.items()})
+        context.default_map = {named[key]: value for key, value in values.items()}
+    return path
+
+
+_NOT_IN_FILES = ("context", "config_file", "return", "runs", "model", "images")
+
+
+def _kind_of(hint: Any) -> type:
+    """What an option is in a file: a path is a text there."""
+    return next((kind for kind in (bool, int, float) if hint is kind or kind in get_args(hint)), str)
+
+
+def _runs(incomplete: str) -> list[str]:
+    """Completes the folder of a run."""
+    parent = Path(os.environ.get("MNIST_TUNER_OUTPUT") or "runs")
+    found = sorted((str(path.parent) for path in parent.glob("*/run.json")), reverse=True)
+    return [path for path in found if path.startswith(incomplete)]
+
+
+def _one_of(*choices: str) -> Callable[[str], list[str]]:
+    """Completes one of these."""
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML file of options; the command line goes before.",
+        callback=_read_config,
+        is_eager=True,
+        show_default="none",
+    ),
+]
+DATA = "Folder of four IDX files (.gz or not), or an .npz file."
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of four IDX files (.gz or not), or an .npz file.",
+        show_default="the embedded MNIST",
+        envvar="MNIST_TUNER_DATA",
+    ),
+]
+ClassesOption = Annotated[
+    Path | None, typer.Option(help="File of the classes' names, one a line.", show_default="classes.txt in the folder, if any")
+]
+OutputOption = Annotated[Path, typer.Option(help="Folder in which the runs' folders are.", envvar="MNIST_TUNER_OUTPUT")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")]
+
+
 def _widths(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(width) for width in text.split(","))
@@ -48,7 +110,7 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden is {text!r}: expected widths separated by commas, such as 100,100") from None
 
 
-_MAY_CHANGE = ("resume", "epochs", "max_time", "profile", "quiet", "json")
+_MAY_CHANGE = ("resume", "config_file", "epochs", "seeds", "max_time", "profile", "quiet", "json")
 """The options that a run may be resumed with."""
 
 
@@ -60,11 +122,11 @@ def train(
     hidden: Annotated[str, typer.Option(help="The hidden layers' widths, separated by commas.")] = "100,100",
     learning_rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 0.001,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and split.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Trainings, with seeds from --seed on; on all cores.")] = 1,
     val_fraction: Annotated[float, typer.Option(help="Share of the training images held out for validation.")] = 0.0,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of four IDX files (.gz or not).", show_default="the embedded MNIST")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder in which the run's folder is made.")] = Path("runs"),
+    data: DataOption = None,
+    classes: ClassesOption = None,
+    output: OutputOption = Path("runs"),
     threads: Annotated[int, typer.Option(help="TensorFlow's threads; more than 1 pays for wide nets.")] = 1,
     fast_dev_run: Annotated[bool, typer.Option("--fast-dev-run", help="One batch of everything, to try it out.")] = False,
     early_stopping: Annotated[
@@ -74,14 +136,18 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Stop when it has trained this long: 90s, 10m, DD:HH:MM:SS.", show_default="no limit")
     ] = None,
-    precision: Annotated[str, typer.Option(help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
+    precision: Annotated[
+        str, typer.Option(help="32-true, 16-mixed or bf16-mixed.", autocompletion=_one_of("32-true", "16-mixed", "bf16-mixed"))
+    ] = "32-true",
     logger: Annotated[str, typer.Option(help="What to write: csv, tensorboard or both, separated by commas.")] = "csv",
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of a run to go on with, with its own options.", show_default="a new run")
+        Path | None,
+        typer.Option(help="Folder of a run to go on with, with its own options.", show_default="a new run", autocompletion=_runs),
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Print where the time of the training went.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Train the baseline, test it on the test images, and report."""
     from mnist_tuner.config import TrainConfig, check_duration
@@ -96,7 +162,7 @@ def train(
         given = [name for name in context.params if _is_given(context, name)]
         if contradicting := [name for name in given if name not in _MAY_CHANGE]:
             raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
-        config = training.resumed_config(resume, epochs if "epochs" in given else None)
+        config = training.resumed_config(resume, epochs if "epochs" in given else None, seeds if "seeds" in given else None)
     else:
         config = TrainConfig(
             epochs=epochs,
@@ -104,8 +170,10 @@ def train(
             hidden=_widths(hidden),
             learning_rate=learning_rate,
             seed=seed,
+            seeds=seeds,
             val_fraction=val_fraction,
             data=data,
+            classes=classes,
             output=output,
             threads=threads,
             fast_dev_run=fast_dev_run,
@@ -113,6 +181,10 @@ def train(
             precision=precision,
             logger=tuple(name.strip() for name in logger.split(",")),
         )
+
+    for option, value in (("--max-time", max_time), ("--profile", profile)):
+        if config.seeds > 1 and value:
+            raise InputError(f"{option} is for one training: leave it or --seeds out")
 
     def print_document(report: RunReport) -> None:
         if json:
@@ -149,7 +221,12 @@ def _worker_count(text: str) -> int | None:
 @app.command(epilog="Example: mnist-tuner search --strategy bayesian --trials 30 --replicates 3 --max-time 10m")
 def search(
     context: typer.Context,
-    strategy: Annotated[str, typer.Option(help="random, grid, bayesian or hyperband.")] = "random",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="random, grid, bayesian or hyperband.", autocompletion=_one_of("random", "grid", "bayesian", "hyperband")
+        ),
+    ] = "random",
     trials: Annotated[
         int | None, typer.Option(help="At most so many trials.", show_default="16; grid and hyperband: all")
     ] = None,
@@ -165,15 +242,18 @@ def search(
     max_time: Annotated[
         str | None, typer.Option(help="Begin no trial after this long: 90s, 10m, DD:HH:MM:SS.", show_default="no limit")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of four IDX files (.gz or not).", show_default="the embedded MNIST")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder in which the search's folder is made.")] = Path("runs"),
+    data: DataOption = None,
+    classes: ClassesOption = None,
+    output: OutputOption = Path("runs"),
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of a search to go on with, with its own options.", show_default="a new search")
+        Path | None,
+        typer.Option(
+            help="Folder of a search to go on with, with its own options.", show_default="a new search", autocompletion=_runs
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; the report goes to stderr.")] = False,
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Search the widths of the hidden layers, compare the winner with the baseline, and report."""
     from mnist_tuner.config import SearchConfig, check_duration
@@ -193,6 +273,7 @@ def search(
         seed=seed,
         final_seeds=final_seeds,
         data=data,
+        classes=classes,
         output=output,
         workers=_worker_count(workers),
         scheduler=scheduler,
@@ -216,9 +297,128 @@ def search(
     )
 
 
+@app.command(epilog="Example: mnist-tuner report runs/20260102-101500-train-100-100 --html report.html")
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs or searches; several are compared.", metavar="RUN...", autocompletion=_runs),
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page, too; its figures go into a folder beside it.", show_default="none")
+    ] = None,
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Print a run's or a search's report again, or compare several."""
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.runner import reporting
+    from mnist_tuner.runs import to_json
+
+    document = reporting.report(runs, Terminal(stderr=json), html=html, quiet=quiet)
+    if json:
+        print(to_json(document), end="", flush=True)
+
+
+@app.command(name="runs", epilog="Example: mnist-tuner runs --output runs")
+def list_runs(
+    output: OutputOption = Path("runs"),
+    config_file: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs and searches: date, net, status, test accuracy, time."""
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.runner import reporting
+    from mnist_tuner.runs import to_json
+
+    document = reporting.runs(output, Terminal(stderr=json))
+    if json:
+        print(to_json(document), end="", flush=True)
+
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A run's folder, a .keras file, or a checkpoint.", metavar="RUN|MODEL", autocompletion=_runs)
+]
+
+
+@app.command(epilog="Example: mnist-tuner evaluate runs/20260102-101500-train-100-100 --data my-digits")
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(help=DATA, show_default="the run's", envvar="MNIST_TUNER_DATA"),
+    ] = None,
+    classes: ClassesOption = None,
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Test a saved model, on its own test images or on others."""
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.runner.evaluating import evaluate
+    from mnist_tuner.runs import to_json
+
+    document = evaluate(model, Terminal(stderr=json), data=data, classes=classes, quiet=quiet)
+    if json:
+        print(to_json(document), end="", flush=True)
+
+
+@app.command(epilog="Example: mnist-tuner predict runs/20260102-101500-train-100-100 photo.jpg scans/ 'more/*.png'")
+def predict(
+    model: ModelArgument,
+    images: Annotated[
+        list[str], typer.Argument(help="Pictures, folders of them, patterns, or - for one on stdin.", metavar="IMAGE...")
+    ],
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a table in CSV; the report goes to stderr.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Read digits in pictures: photos, scans, drawings."""
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.runner.predicting import predict
+    from mnist_tuner.runs import to_json
+
+    if csv and json:
+        raise InputError("--csv and --json: give one of them")
+    predictions = predict(model, images, Terminal(stderr=json or csv), quiet=quiet)
+    if json:
+        print(to_json(predictions.to_dict()), end="", flush=True)
+    if csv:
+        print(predictions.to_csv(), end="", flush=True)
+    if predictions.problems:
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: mnist-tuner export runs/20260102-101500-train-100-100 --format onnx --output digits.onnx")
+def export(
+    model: ModelArgument,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format", help="keras, savedmodel, onnx or litert.", autocompletion=_one_of("keras", "savedmodel", "onnx", "litert")
+        ),
+    ] = "keras",
+    output: Annotated[
+        Path | None, typer.Option(help="File, or of savedmodel the folder.", show_default="beside the model")
+    ] = None,
+    config_file: ConfigOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a model for other programs, preprocessing included."""
+    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.runner.exporting import export
+    from mnist_tuner.runs import to_json
+
+    document = export(model, Terminal(stderr=json), kind=kind, output=output, quiet=quiet)
+    if json:
+        print(to_json(document), end="", flush=True)
+
+
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
-    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+    return source is not None and source.name == "COMMANDLINE"
 
 
 _began = time.perf_counter()

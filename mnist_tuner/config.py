@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,10 @@ class TrainConfig:
         hidden: the hidden layers' widths.
         learning_rate: Adam's.
         seed: of the initial weights, the order of the images and the validation split.
+        seeds: how many trainings, with seeds from `seed` on.
         val_fraction: the share of the training images held out for validation.
-        data: a folder of IDX files; None for the embedded MNIST.
+        data: a folder of IDX files, or an .npz file; None for the embedded MNIST.
+        classes: a file of the classes' names.
         output: the folder in which the run's folder is made.
         threads: TensorFlow's threads within an operation. One is the fastest for a net as small as the baseline.
         fast_dev_run: one batch of everything.
@@ -40,8 +43,10 @@ class TrainConfig:
     hidden: tuple[int, ...] = (100, 100)
     learning_rate: float = 0.001
     seed: int = 0
+    seeds: int = 1
     val_fraction: float = 0.0
     data: Path | None = None
+    classes: Path | None = None
     output: Path = Path("runs")
     threads: int = 1
     fast_dev_run: bool = False
@@ -54,6 +59,14 @@ class TrainConfig:
         _check_range("--batch-size", self.batch_size, 1, 1_000_000)
         _check_range("--seed", self.seed, 0, 2**32 - 1)
         _check_range("--threads", self.threads, 1, 256)
+        _check_range("--seeds", self.seeds, 1, 1_000)
+        _check_range("--seed + --seeds", self.seed + self.seeds, 1, 2**32)
+        if self.seeds > 1 and self.threads > 1:
+            raise InputError(
+                "--threads is for one training: with --seeds there is one process for each core, with one thread each"
+            )
+        if self.seeds > 1 and "tensorboard" in self.logger:
+            raise InputError("--logger tensorboard is for one training: leave it or --seeds out")
         if not 1 <= len(self.hidden) <= 20:
             raise InputError(f"--hidden has {len(self.hidden)} widths: expected 1 to 20, such as 100,100")
         for width in self.hidden:
@@ -82,6 +95,11 @@ class TrainConfig:
         """The options as JSON values."""
         return _to_dict(self)
 
+    @property
+    def command(self) -> str:
+        """The command line that does the same again."""
+        return _command("train", self)
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -95,7 +113,8 @@ class SearchConfig:
         widths: the least width, the greatest, and the step between.
         seed: of all that is random.
         final_seeds: trainings of the winner and of the baseline in the comparison at the end.
-        data: a folder of IDX files; None for the embedded MNIST.
+        data: a folder of IDX files, or an .npz file; None for the embedded MNIST.
+        classes: a file of the classes' names.
         output: the folder in which the run's folder is made.
         workers: processes on this machine; None for one per core, 0 to search in the command's own.
         scheduler: the address of a running Dask cluster instead.
@@ -112,6 +131,7 @@ class SearchConfig:
     seed: int = 0
     final_seeds: int = 5
     data: Path | None = None
+    classes: Path | None = None
     output: Path = Path("runs")
     workers: int | None = None
     scheduler: str | None = None
@@ -150,6 +170,11 @@ class SearchConfig:
         """The options as JSON values."""
         return _to_dict(self)
 
+    @property
+    def command(self) -> str:
+        """The command line that does the same again."""
+        return _command("search", self)
+
 
 _KINDS: dict[str, Any] = {
     "int": int,
@@ -179,7 +204,21 @@ def _from_dict(kind: type[Config], values: Any) -> Config:
 
 def _to_dict(config: TrainConfig | SearchConfig) -> dict[str, Any]:
     values = asdict(config)
-    return values | {"data": None if config.data is None else str(config.data.resolve()), "output": str(config.output)}
+    files = {name: None if (path := getattr(config, name)) is None else str(path.resolve()) for name in ("data", "classes")}
+    return values | files | {"output": str(config.output)}
+
+
+def _command(name: str, config: TrainConfig | SearchConfig) -> str:
+    parts = ["mnist-tuner", name]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        parts.append("--" + field.name.replace("_", "-"))
+        if value is not True:
+            separator = ":" if field.name == "widths" else ","
+            parts.append(separator.join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return shlex.join(parts)
 
 
 def check_duration(text: str) -> None:

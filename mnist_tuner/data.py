@@ -1,10 +1,11 @@
-"""MNIST and every data set in its format: the IDX reader, checksums, splits, and the data module."""
+"""MNIST and every data set in its format: the readers of IDX and .npz files, checksums, splits, and the data module."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -42,6 +43,7 @@ class Dataset:
         train_labels, test_labels: uint8, shape ``(n,)``, from 0 to ``classes - 1``.
         sha256: the SHA-256 of each IDX file's raw (uncompressed) bytes, by the file's name.
         embedded: whether it is the package's own: then it is pickled as a name, since every machine has it.
+        class_names: one for each class, or none at all.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Dataset:
     test_labels: UInt8Array
     sha256: dict[str, str]
     embedded: bool = False
+    class_names: tuple[str, ...] = ()
 
     def __reduce__(self) -> Any:
         if self.embedded:
@@ -64,8 +67,8 @@ class Dataset:
 
     @cached_property
     def classes(self) -> int:
-        """The number of classes: the largest training label plus one."""
-        return int(self.train_labels.max()) + 1
+        """The number of classes: of their names, where they have any; else the largest training label plus one."""
+        return len(self.class_names) or int(self.train_labels.max()) + 1
 
 
 def read_idx(path: Path, dimensions: int) -> tuple[UInt8Array, str]:
@@ -128,24 +131,91 @@ def _read_idx_bytes(file: BinaryIO, path: Path, dimensions: int) -> tuple[bytes,
     return b"".join(pieces), shape
 
 
-def load_dataset(folder: Path | None = None) -> Dataset:
-    """Reads the four IDX files of a folder, or the embedded MNIST when none is given.
+def read_npz(path: Path) -> tuple[dict[str, UInt8Array], dict[str, str]]:
+    """Reads a file as Keras distributes MNIST: the arrays x_train, y_train, x_test and y_test.
 
     Args:
-        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-            ``t10k-labels-idx1-ubyte``, each as it is or with ``.gz``; images of one size, labels from 0 to at most 255.
+        path: the file. Images are uint8 ``(n, height, width)``, perhaps with a last axis of 1; labels are integers from 0 to 255,
+            ``(n,)`` or ``(n, 1)``.
+
+    Returns:
+        The four arrays, uint8, by the names of the IDX files that would hold the same, and the SHA-256 that these would have.
+
+    Raises:
+        InputError: it is missing, damaged, or holds something else. Arrays of Python objects are never read.
+    """
+    arrays: dict[str, UInt8Array] = {}
+    sha256: dict[str, str] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: not an .npz file")
+            for name, key in zip(IDX_NAMES, ("x_train", "y_train", "x_test", "y_test"), strict=True):
+                if key not in file:
+                    raise InputError(f"{path}: has no {key}: expected x_train, y_train, x_test and y_test")
+                array = file[key]
+                dimensions = 3 if "images" in name else 1
+                if array.ndim == dimensions + 1 and array.shape[-1] == 1:
+                    array = array[..., 0]
+                whole = array.dtype == np.uint8 if dimensions == 3 else np.issubdtype(array.dtype, np.integer)
+                if array.ndim != dimensions or not whole or not array.size:
+                    expected = "uint8 images (n, height, width)" if dimensions == 3 else "integer labels (n,)"
+                    raise InputError(f"{path}: {key} is {array.dtype} of the shape {array.shape}: expected {expected}")
+                if array.min() < 0 or array.max() > 255:
+                    raise InputError(f"{path}: {key} has labels from {array.min()} to {array.max()}: expected 0 to 255")
+                arrays[name] = np.ascontiguousarray(array, np.uint8)
+                header = bytes([0, 0, 8, dimensions]) + struct.pack(f">{dimensions}I", *array.shape)
+                sha256[name] = hashlib.sha256(header + arrays[name].tobytes()).hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not an .npz file of arrays, or a damaged one ({error})") from None
+    return arrays, sha256
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Reads the classes' names: a text file, one name a line, in the order of the labels.
+
+    Raises:
+        InputError: it cannot be read, is no text, or has empty or equal lines.
+    """
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text in UTF-8") from None
+    if not 2 <= len(names) <= 256 or "" in names or len(set(names)) < len(names) or any(not n.isprintable() for n in names):
+        raise InputError(f"{path}: expected the names of 2 to 256 classes, one a line, none empty and no two alike")
+    return names
+
+
+def load_dataset(source: Path | None = None, classes: Path | None = None) -> Dataset:
+    """Reads a data set, or the embedded MNIST when none is given.
+
+    Args:
+        source: an ``.npz`` file (see `read_npz`), or a folder that holds one, or ``train-images-idx3-ubyte``,
+            ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each as it is or with ``.gz``;
+            images of one size, labels from 0 to at most 255.
+        classes: a file of the classes' names (see `read_class_names`); by default ``classes.txt`` in the folder, if there is one.
 
     Raises:
         InputError: a file is missing or damaged, or the files contradict each other; the message names the file. For the
             embedded data also: its checksum is not the published one.
     """
-    source = EMBEDDED if folder is None else folder
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder of data")
-    paths = {name: _find(source, name) for name in IDX_NAMES}
-    arrays, sha256 = {}, {}
-    for name, path in paths.items():
-        arrays[name], sha256[name] = read_idx(path, 3 if "images" in name else 1)
+    folder = source
+    source = EMBEDDED if source is None else source
+    if not source.is_dir() and source.suffix != ".npz":
+        raise InputError(f"{source}: no such folder of data, nor an .npz file")
+    packed = [source] if source.suffix == ".npz" and not source.is_dir() else sorted(source.glob("*.npz"))
+    if len(packed) == 1 and not any(source.glob("*-idx?-ubyte*")):
+        arrays, sha256 = read_npz(packed[0])
+        paths = dict.fromkeys(IDX_NAMES, packed[0])
+    else:
+        paths = {name: _find(source, name) for name in IDX_NAMES}
+        arrays, sha256 = {}, {}
+        for name, path in paths.items():
+            arrays[name], sha256[name] = read_idx(path, 3 if "images" in name else 1)
     if folder is None:
         _check_published(sha256)
     for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
@@ -161,14 +231,20 @@ def load_dataset(folder: Path | None = None) -> Dataset:
         raise InputError(f"{paths[TEST_LABELS]}: label {tested} is out of range: training knows 0 to {highest}")
     if highest == 0:
         raise InputError(f"{paths[TRAIN_LABELS]}: every label is 0; at least two classes are needed")
+    if classes is None and source.is_dir() and (source / "classes.txt").exists():
+        classes = source / "classes.txt"
+    class_names = () if classes is None else read_class_names(classes)
+    if class_names and len(class_names) <= highest:
+        raise InputError(f"{classes}: {len(class_names)} names, and the labels go up to {highest}")
     return Dataset(
-        name="MNIST" if folder is None else source.resolve().name,
+        name="MNIST" if folder is None else source.resolve().name.removesuffix(".npz"),
         train_images=arrays[TRAIN_IMAGES],
         train_labels=arrays[TRAIN_LABELS],
         test_images=arrays[TEST_IMAGES],
         test_labels=arrays[TEST_LABELS],
         sha256=sha256,
-        embedded=folder is None,
+        embedded=folder is None and not class_names,
+        class_names=class_names,
     )
 
 

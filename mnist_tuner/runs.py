@@ -112,6 +112,15 @@ def lock_folder(path: Path) -> int:
     return descriptor
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process is working in a folder."""
+    try:
+        os.close(lock_folder(path))
+    except InputError:
+        return True
+    return False
+
+
 def remove_torn_files(folder: Path) -> None:
     """Removes what `atomic_path` was writing, here or a few folders below, when its process was killed. Nobody else may be
     writing there."""

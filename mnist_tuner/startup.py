@@ -58,7 +58,8 @@ def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> fl
         import keras
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        with suppress(RuntimeError):  # it has begun to compute, as in a notebook's second cell: its threads stay as they are
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         if woken:
             keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
     return time.perf_counter() - began

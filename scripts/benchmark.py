@@ -20,9 +20,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
+import benchmark_report
 import benchmark_search
 from rich.console import Console
 from rich.table import Table
@@ -195,25 +196,6 @@ def gemm() -> dict[str, float]:
     return {"gflop_s": median(rates)}
 
 
-def seeds() -> dict[str, Any]:
-    """The baseline's test accuracy over the seeds given in SEEDS."""
-    from mnist_tuner.startup import load_tensorflow
-
-    load_tensorflow(threads=1)
-    from mnist_tuner import MNISTDataModule, Trainer, build_baseline, load_dataset
-
-    dataset = load_dataset()
-    accuracies = []
-    for seed in json.loads(os.environ["SEEDS"]):
-        data = MNISTDataModule(dataset, seed=seed)
-        model = build_baseline(seed=seed)
-        trainer = Trainer(max_epochs=EPOCHS, enable_progress_bar=False, enable_model_summary=False)
-        trainer.fit(model, datamodule=data)
-        accuracies.append(trainer.test(model, datamodule=data)[0]["test_accuracy"])
-        print(f"seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
-    return {"accuracies": accuracies}
-
-
 def load_ours() -> dict[str, float]:
     """The import of TensorFlow and Keras as the commands do it."""
     from mnist_tuner.startup import load_tensorflow
@@ -373,19 +355,23 @@ def lightning_steady() -> dict[str, float]:
     return {"epoch_s": lightning()["fit_s"] / EPOCHS}
 
 
-CHILDREN: dict[str, Callable[[], dict[str, Any]]] = {
-    function.__name__: function
-    for function in (
-        *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, seeds, load_ours, load_plain),
-        *(bare_loop, our_trainer, our_hooked_fit, keras_steady, lightning_steady),
-    )
-} | benchmark_search.CHILDREN
+CHILDREN: dict[str, Callable[[], dict[str, Any]]] = (
+    {
+        function.__name__: function
+        for function in (
+            *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, load_ours, load_plain),
+            *(bare_loop, our_trainer, our_hooked_fit, keras_steady, lightning_steady),
+        )
+    }
+    | benchmark_search.CHILDREN
+    | benchmark_report.CHILDREN
+)
 
 
 # How it is measured.
 
 
-def run(command: list[str], *, terminal: bool = False, show: bool = False, **environment: str) -> tuple[str, float, float]:
+def run(command: list[str], *, terminal: bool = False, **environment: str) -> tuple[str, float, float]:
     """Runs a command.
 
     Returns:
@@ -400,7 +386,7 @@ def run(command: list[str], *, terminal: bool = False, show: bool = False, **env
         threading.Thread(target=_drain, args=(ours,), daemon=True).start()
         stderr: Any = theirs
     else:
-        stderr = None if show else subprocess.DEVNULL
+        stderr = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
         assert process.stdout is not None
         output = process.stdout.read().decode()
@@ -425,7 +411,7 @@ def _drain(descriptor: int) -> None:
 def child(name: str, **environment: str) -> dict[str, Any]:
     """Runs one of the functions above in a process of its own."""
     command = [sys.executable, __file__, "child", name]
-    output, seconds, memory = run(command, show=name == "seeds", **environment)
+    output, seconds, memory = run(command, **environment)
     return {**json.loads(output.splitlines()[-1]), "command_s": seconds, "peak_mb": memory}
 
 
@@ -556,15 +542,26 @@ def display(repeats: int) -> dict[str, Any]:
 
 
 def seed_study(repeats: int) -> dict[str, Any]:
-    """The baseline's test accuracy over seeds 0, 1, 2, ..."""
-    accuracies = child("seeds", SEEDS=json.dumps(list(range(repeats))))["accuracies"]
-    low, high = min(accuracies), max(accuracies)
-    spread = stdev(accuracies) if repeats > 1 else float("nan")
+    """The baseline's test accuracy over seeds 0, 1, 2, ...; ten seeds in one command against ten commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        train = [sys.executable, "-m", "mnist_tuner", "train", "--json", "--output", folder]
+        found = json.loads(run([*train, "--seeds", str(repeats)])[0])["seeds"]
+        progress(f"{repeats} seeds are trained")
+        together, alone = [], []
+        for repeat in range(3):
+            together.append(run([*train, "--seeds", "10"])[1])
+            alone.append(run(train)[1])
+            progress(f"{repeat + 1}/3 ten seeds in one command {together[-1]:.1f} s, one command {alone[-1]:.1f} s")
+    accuracies = [training["accuracy"] for training in found["trainings"]]
+    low, high = found["interval95"]
     console.print(
-        f"Test accuracy over {repeats} seeds: mean {mean(accuracies):.2%}, standard deviation {spread * 100:.2f} points, "
-        f"lowest {low:.2%}, highest {high:.2%}; seed 0: {accuracies[0]:.2%}."
+        f"Test accuracy over {repeats} seeds: mean {found['mean']:.2%} (95 % interval {low * 100:.2f} to {high * 100:.2f} %), "
+        f"standard deviation {found['sd'] * 100:.2f} points, lowest {min(accuracies):.2%}, highest {max(accuracies):.2%}; "
+        f"seed 0: {accuracies[0]:.2%}."
     )
-    return {"accuracies": accuracies, "mean": mean(accuracies), "sd": spread, "min": low, "max": high}
+    share = median(together) / (10 * median(alone))
+    console.print(f"Ten seeds in one command: {median(together):.1f} s; ten commands: {10 * median(alone):.1f} s ({share:.0%}).")
+    return {"accuracies": accuracies, **{name: found[name] for name in ("mean", "sd", "interval95")}, "share": share}
 
 
 def trainer_study(repeats: int) -> dict[str, Any]:
@@ -594,7 +591,7 @@ def trainer_study(repeats: int) -> dict[str, Any]:
 
 
 def start(repeats: int) -> dict[str, Any]:
-    """Start-up: --help and --version, and the import with scikit-learn and matplotlib installed and not."""
+    """Start-up: --help, --version, the first line of train, and the import of TensorFlow and Keras."""
     results: dict[str, Any] = {}
     for option in ("--help", "--version"):
         seconds = [run([sys.executable, "-m", "mnist_tuner", option])[1] for _ in range(repeats)]
@@ -602,24 +599,13 @@ def start(repeats: int) -> dict[str, Any]:
         console.print(f"mnist-tuner {option}: {results[option]:.2f} s")
     results["first_output"] = median(first_output() for _ in range(repeats))
     console.print(f"mnist-tuner train: the first line stands after {results['first_output']:.2f} s")
-    with tempfile.TemporaryDirectory() as folder:
-        progress("installing scikit-learn and matplotlib into a temporary folder ...")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "scikit-learn", "matplotlib"]
-        # numpy stays the environment's own: a second one would not fit TensorFlow.
-        run(pip)
-        for path in Path(folder).glob("numpy*"):
-            subprocess.run(["rm", "-r", str(path)], check=True)
-        rows: dict[str, list[float]] = {}
-        for _ in range(repeats):
-            for name in ("load_ours", "load_plain"):
-                for extra in ("", folder):
-                    key = f"{name}{' with' if extra else ' without'}"
-                    rows.setdefault(key, []).append(child(name, PYTHONPATH=extra)["import_s"])
-    for key, seconds in rows.items():
-        results[key] = median(seconds)
-        what = "the commands' import" if key.startswith("load_ours") else "a plain import"
-        extra = "with" if key.endswith("with") else "without"
-        console.print(f"{what} {extra} scikit-learn and matplotlib installed: {results[key]:.2f} s")
+    rows: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name in ("load_ours", "load_plain"):
+            rows.setdefault(name, []).append(child(name)["import_s"])
+    for name, what in (("load_ours", "the commands' import of TensorFlow and Keras"), ("load_plain", "a plain import")):
+        results[name] = median(rows[name])
+        console.print(f"{what}: {results[name]:.2f} s")
     return results
 
 
@@ -633,6 +619,11 @@ def overhead(repeats: int) -> dict[str, Any]:
     return benchmark_search.overhead_study(repeats, child, console.print)
 
 
+def report(repeats: int) -> dict[str, Any]:
+    """What reports cost: of a search of 100 trials, and at the end of a training."""
+    return benchmark_report.report_study(repeats, child, console.print)
+
+
 BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "baseline": (baseline, 3),
     "display": (display, 5),
@@ -641,6 +632,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "trainer": (trainer_study, 5),
     "search": (search, 3),
     "overhead": (overhead, 3),
+    "report": (report, 5),
 }
 
 

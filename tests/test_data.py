@@ -220,7 +220,7 @@ def test_files_that_are_missing_or_contradict_each_other_are_refused_by_name(
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert refusal(load_dataset, tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder of data"
+    assert refusal(load_dataset, tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder of data, nor an .npz file"
 
 
 def uneven_labels() -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ import keras
 import numpy as np
 import pytest
 
+from mnist_tuner.reports.statistics import accuracy_interval, difference_interval
 from tests.commands import mnist_tuner, on_a_terminal
-from tests.searches import made_once, shared_folder, write_pictures
+from tests.searches import WHOLE_BATCHES, made_once, shared_folder, write_pictures
 
 
 class Run(NamedTuple):
@@ -37,12 +39,14 @@ def options(data: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Little data, hard enough that nets differ."""
-    return made_once(shared_folder(tmp_path_factory, "search") / "pictures", write_pictures)
+    folder = shared_folder(tmp_path_factory, "search")
+    return made_once(folder / "pictures", partial(write_pictures, training=WHOLE_BATCHES))
 
 
 @pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A search with two workers."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search with two workers, on a few more pictures, of which the last batch is a short one."""
+    data = made_once(shared_folder(tmp_path_factory, "search") / "more", write_pictures)
 
     def make(folder: Path) -> None:
         done = mnist_tuner(*options(data), "--workers", "2", "--json", "--output", folder)
@@ -117,11 +121,27 @@ def test_winner_and_baseline_are_measured_on_the_test_images_with_fresh_seeds(ru
         assert predicted.shape == (2, 2, 200)
         assert file["units"].tolist() == [winner["units"], baseline["units"]]
         assert file["seeds"].tolist() == [winner["seeds"], baseline["seeds"]]
+        confidence, mistakes = file["confidence"], file["mistakes"]
     for net, classes in zip((winner, baseline), predicted, strict=True):
         assert net["accuracies"] == [float((each == labels).mean()) for each in classes]
         assert net["mean"] == pytest.approx(statistics.fmean(net["accuracies"]))
         assert net["sd"] == pytest.approx(statistics.stdev(net["accuracies"]))
         assert net["count"] == 2
+        correct = classes == labels
+        assert net["interval95"] == pytest.approx([*vars(accuracy_interval(correct)).values()][1:])
+        assert net["name"] == "-".join(map(str, net["units"]))
+    difference = difference_interval(predicted[0] == labels, predicted[1] == labels).estimate
+    comparison = run.document["final"]["comparison"]
+    better = winner if difference.value >= 0 else baseline
+    assert comparison["first"] == better["name"]
+    assert comparison["difference"]["value"] == pytest.approx(abs(difference.value))
+    assert comparison["distinguishable"] == difference.excludes_zero
+    assert run.document["final"]["verdict"] == comparison["verdict"]
+    pooled = (predicted[0] == labels).sum()
+    test = run.document["test"]
+    assert (test["correct"], test["total"], sum(map(sum, test["matrix"]))) == (pooled, 400, 400)
+    assert confidence.shape == predicted.shape
+    assert len(mistakes) == len(test["mistakes"])
     searched = {replicate["seed"] for trial in run.document["trials"] for replicate in trial["replicates"]}
     assert len({*searched, *winner["seeds"], *baseline["seeds"]}) == len(searched) + 4
 
@@ -136,17 +156,22 @@ def test_winner_and_baseline_are_measured_on_the_test_images_with_fresh_seeds(ru
 def test_the_folder_holds_the_run_and_the_report(run: Run) -> None:
     assert {path.name for path in run.folder.iterdir()} == {
         "run.json",
+        "config.toml",
         "trials.csv",
         "model.keras",
         "test_predictions.npz",
         "report.txt",
-        "final.jsonl",
+        "report.html",
+        "figures",
+        "trainings.jsonl",
         "study",
     }
     study = {path.name for path in (run.folder / "study").iterdir()}
     assert study >= {"journal.jsonl", "oracle.json", "tuner0.json", *(f"trial_{number}" for number in range(4))}
     assert re.fullmatch(r"\d{8}-\d{6}-search-random-96-192-32", run.folder.name)
     report = (run.folder / "report.txt").read_text()
+    assert {path.suffix for path in (run.folder / "figures").iterdir()} == {".png", ".svg"}
+    assert run.document["final"]["verdict"] in (run.folder / "report.html").read_text()
     for text in (report, run.report):
         assert "\x1b" not in text
         assert "oneDNN" not in text
@@ -187,7 +212,7 @@ def test_a_search_stopped_by_max_time_is_finished_by_a_resume_with_the_same_tabl
     assert 1 <= len(document["trials"]) < 4
     assert document["final"] is not None
     again = mnist_tuner("search", "--resume", folder, "--quiet")
-    assert len(again.stdout.splitlines()) == 1
+    assert again.stdout.splitlines()[1:] == [document_verdict(folder)]
     assert again.stdout.startswith(f"Best widths {'-'.join(map(str, run.document['best']['units']))}")
     assert again.stderr == ""
     for name in ("trials.csv", "test_predictions.npz"):  # nor does the number of workers change anything
@@ -201,8 +226,8 @@ def test_a_search_stopped_by_max_time_is_finished_by_a_resume_with_the_same_tabl
         return [layer.units for layer in model.layers if hasattr(layer, "units")]
 
     assert kept() == [*winner, 4]
-    lines = (folder / "final.jsonl").read_text().splitlines(keepends=True)
-    (folder / "final.jsonl").write_text("".join(line.replace('"model": true', '"model": false') for line in lines))
+    lines = (folder / "trainings.jsonl").read_text().splitlines(keepends=True)
+    (folder / "trainings.jsonl").write_text("".join(line.replace('"model": true', '"model": false') for line in lines))
     (folder / "model.keras").write_bytes(b"of another net, which had won before")
     mnist_tuner("search", "--resume", folder, "--workers", "0", "--quiet")
     assert kept() == [*winner, 4]
@@ -217,7 +242,8 @@ def test_a_grid_is_all_its_points_and_the_baseline_which_has_nothing_to_be_compa
     widths = [(int(row["units_1"]), int(row["units_2"])) for row in table(folder)]
     assert widths == [(100, 100), (8, 8), (8, 12), (12, 8), (12, 12)]
     assert "grid: 5 trials" in done.stdout
-    assert "nothing to compare it with" in " ".join(done.stdout.split())
+    assert document_verdict(folder) in " ".join(done.stdout.split())
+    assert "keep it" in document_verdict(folder)
     assert "\x1b" not in done.stdout
     assert "nan" not in done.stdout
     assert done.stderr == ""
@@ -225,6 +251,10 @@ def test_a_grid_is_all_its_points_and_the_baseline_which_has_nothing_to_be_compa
     assert document["final"]["winner"] is None
     assert document["final"]["baseline"]["units"] == document["best"]["units"] == [100, 100]
     assert (document["final"]["baseline"]["sd"], document["trials"][0]["sd"]) == (None, None)
+
+
+def document_verdict(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text())["final"]["verdict"])
 
 
 def test_a_terminal_sees_the_trials_as_they_run(data: Path, tmp_path: Path) -> None:

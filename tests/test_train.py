@@ -64,12 +64,16 @@ def test_the_folder_holds_the_run(baseline: Run) -> None:
     names = {path.relative_to(baseline.folder).as_posix() for path in baseline.folder.rglob("*") if path.is_file()}
     assert names == {
         "run.json",
+        "config.toml",
         "metrics.csv",
         "report.txt",
+        "report.html",
         "model.keras",
         "test_predictions.npz",
         "checkpoints/epoch=4-step=9375.safetensors",
+        *(f"figures/{path.name}" for path in (baseline.folder / "figures").iterdir()),
     }
+    assert {path.suffix for path in (baseline.folder / "figures").iterdir()} == {".png", ".svg"}
     assert json.loads((baseline.folder / "run.json").read_text()) == baseline.document
     rows = list(csv.DictReader((baseline.folder / "metrics.csv").read_text().splitlines()))
     assert [(row["epoch"], row["step"]) for row in rows] == [(str(i), str(1875 * (i + 1))) for i in range(5)]
@@ -84,6 +88,9 @@ def test_the_predictions_the_model_and_the_checkpoint_tell_the_same(baseline: Ru
     assert int((kept["predicted"] == data.test_labels).sum()) == baseline.document["test"]["correct"]
     np.testing.assert_allclose(kept["probabilities"].sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(kept["probabilities"].argmax(axis=1), kept["predicted"])
+    mistakes = baseline.document["test"]["mistakes"]
+    assert len(mistakes) == 24
+    np.testing.assert_array_equal(kept["mistakes"], data.test_images[[mistake["index"] for mistake in mistakes]])
 
     model = keras.models.load_model(baseline.folder / "model.keras")
     np.testing.assert_array_equal(model.predict(x, verbose=0).argmax(axis=1), kept["predicted"])

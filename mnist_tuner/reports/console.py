@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from rich import box
 from rich.columns import Columns
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, RunReport, Timing
+from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, Repeated, RunReport, Timing
+from mnist_tuner.reports.statistics import Estimate
 
 
 class Terminal(Console):
@@ -28,6 +29,7 @@ class Terminal(Console):
         raise KeyboardInterrupt
 
 
+GALLERY = 6
 MOST_CLASSES = 50
 """With more classes than this the table shows the worst of them only."""
 
@@ -39,12 +41,39 @@ def headline(versions: dict[str, str]) -> Text:
     return Text.assemble((f"mnist_tuner {versions['mnist_tuner']}", "bold"), "  ", (under, "dim"))
 
 
+def heading(run: RunReport) -> list[RenderableType]:
+    """What stands above the result: versions, data, net."""
+    return [headline(run.versions), *([] if run.data is None else [setting(run, run.data)])]
+
+
+def result(run: RunReport, images: npt.NDArray[np.uint8] | None = None, *, epochs: bool) -> list[RenderableType]:
+    """What a run came to, as far as it came.
+
+    Args:
+        run: its report.
+        images: see `test_report`.
+        epochs: whether to begin with their table, which the progress display has shown already.
+    """
+    parts: list[RenderableType] = [epoch_table(run.epochs)] if epochs and run.epochs else []
+    if run.stopped:
+        parts.append(stopped_line(run.stopped))
+    if run.status != "finished":
+        parts.append(Text(f"The run is {run.status}" + (f": {run.error}" if run.error else ""), style="yellow"))
+    if run.test is not None:
+        parts += [*([] if epochs and run.epochs else [""]), test_report(run, images), ""]
+    if run.timing is not None:
+        parts.append(timing_line(run.timing))
+    return parts
+
+
 def setting(run: RunReport, data: DataSummary) -> Table:
     """What is run on what."""
     table = Table.grid(padding=(0, 2))
     height, width = data.image_shape
     images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
-    table.add_row("Device", Text(f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}"))
+    threads = f"{run.threads} thread{'s' if run.threads > 1 else ''}"
+    processes = f"{run.workers} worker{'s' if run.workers > 1 else ''}, one thread each"
+    table.add_row("Device", Text(f"{run.device}, {processes if run.workers else threads}"))
     shape = f"{height} x {width}, {data.classes} classes"
     # As Text: a folder's name may look like rich's markup.
     table.add_row("Data", Text(f"{data.name}: {images}{data.test:,} test images, {shape}"))
@@ -53,49 +82,99 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
     precision = run.config.get("precision", "32-true")
     mixed = "" if precision == "32-true" else f", precision {precision}"
-    table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, seed {run.seed}{mixed}")
+    count = run.config.get("seeds", 1)
+    seeds = f"seed {run.seed}" if count == 1 else f"seeds {run.seed} to {run.seed + count - 1}"
+    table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, {seeds}{mixed}")
     return table
 
 
-def test_report(test: ClassificationReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:
+def test_report(run: RunReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:
     """The result and what is behind it.
 
     Args:
-        test: the result.
-        images: the test images, uint8 ``(n, height, width)``; with them the most confident mistakes are drawn.
+        run: which has been tested.
+        images: those of its mistakes, uint8 ``(mistakes, height, width)``; with them the most confident ones are drawn.
     """
-    parts: list[ConsoleRenderable] = [
-        accuracy_line(test),
-        Text(f"Test loss {test.loss:.4f}"),
-        Text(),
-        Columns([_class_table(test.classes), _Matrix(test.matrix)], padding=(0, 4)),
-    ]
+    test = run.test
+    assert test is not None
+    parts: list[ConsoleRenderable] = [accuracy_line(run)]
+    if test.loss is not None:
+        parts.append(Text(f"Test loss {test.loss:.4f}" + (" (mean)" if run.seeds else "")))
+    if run.seeds is not None:
+        parts += [Text(), seed_table(run.seeds)]
+    return Group(*parts, Text(), class_report(test, images, run.data.class_names if run.data is not None else ()))
+
+
+def class_report(
+    test: ClassificationReport, images: npt.NDArray[np.uint8] | None = None, names: Sequence[str] = ()
+) -> ConsoleRenderable:
+    """How each class fared, and the mistakes.
+
+    Args:
+        test: the result.
+        images: see `test_report`.
+        names: the classes'; without any their numbers stand for them.
+    """
+    names = names or [str(score.label) for score in test.classes]
+    parts: list[ConsoleRenderable] = [Columns([_class_table(test.classes, names), _Matrix(test.matrix)], padding=(0, 4))]
     if test.confusions:
-        pairs = ", ".join(f"{pair.label} as {pair.predicted} ({pair.count})" for pair in test.confusions)
+        pairs = ", ".join(f"{names[pair.label]} as {names[pair.predicted]} ({pair.count})" for pair in test.confusions)
         parts.append(Text())
         parts.append(Text.assemble(("Most confused: ", "bold"), pairs))
-    if images is not None and test.mistakes:
-        parts.append(_Gallery(test.mistakes, images))
+    if images is not None and len(images) and test.mistakes:
+        parts.append(_Gallery(test.mistakes[:GALLERY], images[:GALLERY], names))
     return Group(*parts)
 
 
-def accuracy_line(test: ClassificationReport) -> Text:
+def interval_text(estimate: Estimate) -> str:
+    """The limits of an accuracy in per cent."""
+    return f"{estimate.low * 100:.2f} to {estimate.high * 100:.2f} %"
+
+
+def accuracy_line(run: RunReport) -> Text:
     """The result in one line."""
-    low, high = test.wilson95
-    interval = f"95 % interval {low * 100:.2f} to {high * 100:.2f} %"
+    assert run.test is not None
+    assert run.accuracy is not None
+    if run.seeds is None:
+        return accuracy_text(run.accuracy, run.test)
+    accuracy, interval = run.accuracy, f"95 % interval {interval_text(run.accuracy)}"
+    spread = f"mean of {len(run.seeds.trainings)} seeds, standard deviation {run.seeds.sd * 100:.2f} points"
     return Text.assemble(
-        (f"Test accuracy {test.accuracy:.2%}", "bold green"), f"  {test.correct:,} of {test.total:,}  {interval}"
+        (f"Test accuracy {accuracy.value:.2%}", "bold green"), f"  {spread}\n{interval}, which counts seeds and images both"
     )
 
 
-def epoch_table(epochs: Sequence[dict[str, float]]) -> Table:
+def accuracy_text(accuracy: Estimate, test: ClassificationReport) -> Text:
+    """One training's result in one line."""
+    counts = f"  {test.correct:,} of {test.total:,}  95 % interval {interval_text(accuracy)}"
+    return Text.assemble((f"Test accuracy {accuracy.value:.2%}", "bold green"), counts)
+
+
+def seed_table(seeds: Repeated) -> Table:
+    """Each seed's result."""
+    table = Table(box=box.SIMPLE_HEAD, title="Each seed", title_justify="left", title_style="bold", pad_edge=False)
+    for name in ("seed", "test accuracy", "test loss", "seconds"):
+        table.add_column(name, justify="right")
+    for training in seeds.trainings:
+        loss = "" if training.loss is None else f"{training.loss:.4f}"
+        table.add_row(str(training.seed), f"{training.accuracy:.2%}", loss, f"{training.seconds:.1f}")
+    return table
+
+
+def epoch_table(epochs: Sequence[dict[str, int | float | None]]) -> Table:
     """The metrics of each epoch."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in epochs[0]:
         table.add_column(Text(name), justify="right")
     for epoch in epochs:
-        table.add_row(*(f"{value:.4f}" if name not in ("epoch", "seconds") else f"{value:.3g}" for name, value in epoch.items()))
+        table.add_row(*(_metric(name, value) for name, value in epoch.items()))
     return table
+
+
+def _metric(name: str, value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.3g}" if name in ("epoch", "seconds") else f"{value:.4f}"
 
 
 def stopped_line(reason: str) -> Text:
@@ -105,25 +184,30 @@ def stopped_line(reason: str) -> Text:
 
 def timing_line(timing: Timing) -> Text:
     """Where the time went."""
-    split = (
-        f"import {timing.import_s:.1f} (data {timing.data_s:.1f} meanwhile), compile {timing.compile_s:.1f}, "
-        f"train {timing.fit_s - timing.compile_s:.1f}, test {timing.test_s:.1f}"
-    )
+    if timing.compile_s is None or timing.test_s is None:  # several trainings: each has compiled and tested in its worker
+        split = f"start {timing.import_s:.1f}, trainings {timing.fit_s:.1f}"
+    else:
+        split = (
+            f"import {timing.import_s:.1f} (data {timing.data_s:.1f} meanwhile), compile {timing.compile_s:.1f}, "
+            f"train {timing.fit_s - timing.compile_s:.1f}, test {timing.test_s:.1f}"
+        )
     return Text.assemble(("Time ", "bold"), f"{timing.total_s:.1f} s: {split}")
 
 
-def _class_table(scores: Sequence[ClassScore]) -> Table:
+def _class_table(scores: Sequence[ClassScore], names: Sequence[str]) -> Table:
     title = "Per class"
     if len(scores) > MOST_CLASSES:
         scores = sorted((score for score in scores if score.support), key=lambda score: score.f1)[:20]
         title = "The 20 classes with the lowest F1"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for name in ("class", "images", "precision", "recall", "F1"):
-        table.add_column(name, justify="right", overflow="fold")
+    named = any(names[score.label] != str(score.label) for score in scores)
+    for name in ("class", *(["name"] if named else []), "images", "precision", "recall", "F1"):
+        table.add_column(name, justify="left" if name == "name" else "right", overflow="fold")
     lowest = min(scores, key=lambda score: score.f1)
     for score in scores:
         table.add_row(
             str(score.label),
+            *([Text(names[score.label])] if named else []),
             f"{score.support:,}",
             *(f"{value:.4f}" for value in (score.precision, score.recall, score.f1)),
             style="yellow" if score is lowest else "",
@@ -181,9 +265,9 @@ class _Matrix:
 class _Gallery:
     """Images as half blocks: each character holds two pixels, one above the other."""
 
-    def __init__(self, mistakes: Sequence[Mistake], images: npt.NDArray[np.uint8]) -> None:
-        self.mistakes = mistakes
-        pictures = images[[mistake.index for mistake in mistakes]]
+    def __init__(self, mistakes: Sequence[Mistake], images: npt.NDArray[np.uint8], names: Sequence[str]) -> None:
+        self.mistakes, self.names = mistakes, names
+        pictures = images
         step = -(-max(pictures.shape[1:]) // 28)
         pictures = pictures[:, ::step, ::step]
         ink = np.flatnonzero(pictures.max(axis=(0, 1))), np.flatnonzero(pictures.max(axis=(0, 2)))
@@ -196,7 +280,7 @@ class _Gallery:
             return
         yield Text()
         yield Text.assemble(("Most confident mistakes", "bold"), " (confidence: the softmax of the logits)")
-        width = max(self.pictures.shape[2], 24)
+        width = max(self.pictures.shape[2], 24, *(len(self._caption(mistake)) for mistake in self.mistakes))
         fitting = max(1, min(len(self.mistakes), (options.max_width + 2) // (width + 2)))
         per_row = -(-len(self.mistakes) // -(-len(self.mistakes) // fitting))  # rows of equal length, as few as fit
         for first in range(0, len(self.mistakes), per_row):
@@ -216,4 +300,4 @@ class _Gallery:
             yield Segment("\N{UPPER HALF BLOCK}", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
 
     def _caption(self, mistake: Mistake) -> str:
-        return f"{mistake.label} read as {mistake.predicted}, {mistake.confidence:.2%}"
+        return f"{self.names[mistake.label]} read as {self.names[mistake.predicted]}, {mistake.confidence:.2%}"

@@ -1,16 +1,18 @@
-"""What is reported of a run, as frozen dataclasses. The console and JSON are two renderings of them."""
+"""What is reported of a run, as frozen dataclasses. The console, JSON and HTML are three renderings of them."""
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tuner.reports.statistics import confusion_matrix, wilson_interval
+from mnist_tuner.reports.statistics import Estimate, confusion_matrix, wilson_interval
 
 SCHEMA_VERSION = 1
+MOST_MISTAKES = 24
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,24 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that was read wrong. `confidence` is the softmax of the logits at the class that was read."""
+    """An image that was read wrong. `confidence` is the softmax of the logits at the class that was read; where the net was
+    trained several times, the mean over the `trainings` that read it so."""
 
     index: int
     label: int
     predicted: int
     confidence: float
+    trainings: int = 1
 
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """How good a model is on a set of labelled images.
+    """How good a net is on a set of labelled images: one training of it, or several taken together.
 
     Attributes:
-        correct, total: images.
+        correct, total: images; each counts once for each training.
         loss: the mean.
-        wilson95: Wilson's 95 % interval of the accuracy.
+        wilson95: Wilson's 95 % interval of the accuracy; None of several trainings, which are no independent images.
         classes: one score per class.
         matrix: row = true class, column = what it was read as.
         confusions: the most frequent off-diagonal pairs.
@@ -59,8 +63,8 @@ class ClassificationReport:
 
     correct: int
     total: int
-    loss: float
-    wilson95: tuple[float, float]
+    loss: float | None
+    wilson95: tuple[float, float] | None
     classes: tuple[ClassScore, ...]
     matrix: tuple[tuple[int, ...], ...]
     confusions: tuple[Confusion, ...]
@@ -71,36 +75,41 @@ class ClassificationReport:
         """The share of the images that was read right."""
         return self.correct / self.total
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"accuracy": self.accuracy, **asdict(self), "wilson95": list(self.wilson95) if self.wilson95 else None}
+
 
 def classification_report(
     labels: npt.NDArray[np.integer],
     predicted: npt.NDArray[np.integer],
-    probabilities: npt.NDArray[np.floating],
-    loss: float,
+    confidence: npt.NDArray[np.floating],
+    classes: int,
+    loss: float | None,
 ) -> ClassificationReport:
     """Judges predictions.
 
     Args:
-        labels, predicted: integers, shape ``(n,)``.
-        probabilities: shape ``(n, classes)``.
+        labels: integers, shape ``(n,)``.
+        predicted: integers, shape ``(n,)``, or ``(trainings, n)``.
+        confidence: of what was predicted, of the same shape.
+        classes: how many there are.
         loss: the mean loss, as the trainer measured it.
     """
-    classes = probabilities.shape[1]
-    matrix = confusion_matrix(labels, predicted, classes)
+    predicted, confidence = np.atleast_2d(predicted), np.atleast_2d(confidence)
+    trainings = len(predicted)
+    matrix = confusion_matrix(np.tile(labels, trainings), predicted.ravel(), classes)
     hits, support, read = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     recall = hits / np.maximum(support, 1)
     precision = hits / np.maximum(read, 1)
     f1 = 2 * hits / np.maximum(support + read, 1)
-    wrong = np.flatnonzero(labels != predicted)
-    confidence = probabilities[np.arange(len(labels)), predicted]
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:6]
     off = matrix - np.diag(hits)
     pairs = np.argsort(-off, axis=None, kind="stable")[:5]
     return ClassificationReport(
         correct=int(hits.sum()),
-        total=len(labels),
-        loss=float(loss),
-        wilson95=wilson_interval(int(hits.sum()), len(labels)),
+        total=predicted.size,
+        loss=loss,
+        wilson95=wilson_interval(int(hits.sum()), len(labels)) if trainings == 1 else None,
         classes=tuple(
             ClassScore(label, int(support[label]), float(precision[label]), float(recall[label]), float(f1[label]))
             for label in range(classes)
@@ -109,7 +118,25 @@ def classification_report(
         confusions=tuple(
             Confusion(int(pair // classes), int(pair % classes), int(off.flat[pair])) for pair in pairs if off.flat[pair]
         ),
-        mistakes=tuple(Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i])) for i in worst),
+        mistakes=_worst(labels, predicted, confidence, classes),
+    )
+
+
+def _worst(
+    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], confidence: npt.NDArray[np.floating], classes: int
+) -> tuple[Mistake, ...]:
+    """The images that most trainings read wrong with most confidence: each with the class that it was then read as."""
+    training, image = np.nonzero(predicted != labels)
+    read = predicted[training, image].astype(np.int64)
+    place = image * classes + read
+    weight = np.bincount(place, confidence[training, image].astype(np.float64), minlength=len(labels) * classes)
+    count = np.bincount(place, minlength=len(labels) * classes)
+    strongest = weight.reshape(-1, classes).argmax(axis=1) + classes * np.arange(len(labels))
+    order = np.argsort(-weight[strongest], kind="stable")[:MOST_MISTAKES]
+    return tuple(
+        Mistake(int(i), int(labels[i]), int(at % classes), float(weight[at] / count[at]), int(count[at]))
+        for i, at in zip(order, strongest[order], strict=True)
+        if count[at]
     )
 
 
@@ -124,18 +151,73 @@ class DataSummary:
     image_shape: tuple[int, int]
     classes: int
     sha256: dict[str, str]
+    class_names: tuple[str, ...] = ()
+
+    def class_name(self, label: int) -> str:
+        """What a class is called: its number, where it has no name."""
+        return self.class_names[label] if self.class_names else str(label)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. `data_s` passes while TensorFlow is imported; `fit_s` is the whole of `Trainer.fit`, `compile_s` within it."""
+    """Seconds. `data_s` passes while TensorFlow is imported; `fit_s` is the whole of `Trainer.fit`, `compile_s` within it.
+
+    Of several trainings `import_s` is the start of the workers, `fit_s` lasts from the first training's beginning to the last
+    one's end, tests included, and `compile_s` and `test_s` are None.
+    """
 
     import_s: float
     data_s: float
-    compile_s: float
+    compile_s: float | None
     fit_s: float
-    test_s: float
+    test_s: float | None
     total_s: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of several trainings of the same net.
+
+    Attributes:
+        seed: of its first weights and the order of its images.
+        accuracy, loss: on the test images.
+        seconds: it took, the test included.
+        epochs: as in `RunReport`.
+    """
+
+    seed: int
+    accuracy: float
+    loss: float | None
+    seconds: float
+    epochs: tuple[dict[str, int | float | None], ...]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What several trainings of the same net came to.
+
+    Attributes:
+        trainings: in the order of their seeds.
+        mean: the mean accuracy with its 95 % interval, which counts seeds and images both.
+    """
+
+    trainings: tuple[Training, ...]
+    mean: Estimate
+
+    @property
+    def sd(self) -> float:
+        """The accuracies' sample standard deviation."""
+        return statistics.stdev(training.accuracy for training in self.trainings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "count": len(self.trainings),
+            "mean": self.mean.value,
+            "sd": self.sd,
+            "interval95": [self.mean.low, self.mean.high],
+            "trainings": [asdict(training) for training in self.trainings],
+        }
 
 
 @dataclass(frozen=True)
@@ -147,8 +229,10 @@ class RunReport:
         stopped: why the training ended before its last epoch, where it was meant to; else None.
         config: the options, by name.
         parameters: the model's, once it is built.
-        epochs: one dict per finished epoch: epoch (from 1), the metrics, seconds.
-        test: None until the model has been tested.
+        epochs: one dict per finished epoch: epoch (from 1), the metrics, seconds; empty where there are several trainings.
+        test: None until the model has been tested; of several trainings together.
+        seeds: where the net was trained with several.
+        workers: the processes in which it was; 0 for the command's own.
     """
 
     command: str
@@ -161,17 +245,25 @@ class RunReport:
     versions: dict[str, str]
     parameters: int | None = None
     data: DataSummary | None = None
-    epochs: tuple[dict[str, float], ...] = ()
+    epochs: tuple[dict[str, int | float | None], ...] = ()
     test: ClassificationReport | None = None
+    seeds: Repeated | None = None
+    workers: int = 0
     timing: Timing | None = None
     stopped: str | None = None
     error: str | None = None
 
+    @property
+    def accuracy(self) -> Estimate | None:
+        """On the test images, with its 95 % interval; None until the test."""
+        if self.seeds is not None:
+            return self.seeds.mean
+        if self.test is None or self.test.wilson95 is None:
+            return None
+        return Estimate(self.test.accuracy, *self.test.wilson95)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; the README has its schema."""
-        test = None
-        if self.test is not None:
-            test = {"accuracy": self.test.accuracy, **asdict(self.test), "wilson95": list(self.test.wilson95)}
         return {
             "schema_version": SCHEMA_VERSION,
             "command": self.command,
@@ -181,9 +273,11 @@ class RunReport:
             "config": self.config,
             "device": self.device,
             "threads": self.threads,
+            "workers": self.workers,
             "model": {"parameters": self.parameters},
             "epochs": list(self.epochs),
-            "test": test,
+            "test": None if self.test is None else self.test.to_dict(),
+            "seeds": None if self.seeds is None else self.seeds.to_dict(),
             "timing": None if self.timing is None else asdict(self.timing),
             "versions": self.versions,
             "data": None if self.data is None else asdict(self.data),

@@ -1,54 +1,57 @@
-"""What is reported of a search, as frozen dataclasses. The console and JSON are two renderings of them."""
+"""What is reported of a search, as frozen dataclasses. The console, JSON and HTML are three renderings of them."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import ConsoleRenderable, Group
-from rich.table import Table
-from rich.text import Text
-
-from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary
-from mnist_tuner.search.display import ranked, trial_table
+from mnist_tuner.reports.comparison import Comparison, Contestant
+from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
+from mnist_tuner.reports.selection import Selection, select
+from mnist_tuner.search.display import ranked
 from mnist_tuner.search.trial import TrialSummary
 
 OBJECTIVE = "val_accuracy"
-MOST_ROWS = 40
-"""With more trials than this the table shows the best of them only."""
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """A net that was trained anew on all training images and measured on the test images, with several seeds.
+class Curve:
+    """How a trial's validation accuracy rose.
 
     Attributes:
-        units: the widths.
-        parameters: how many.
-        seeds: of the trainings; none of them has been used in the search.
-        accuracies: between 0 and 1, in the same order.
+        trial: its number.
+        epochs: from 1.
+        scores: after each epoch, for each replicate; None where it was not finite.
     """
 
-    units: tuple[int, ...]
-    parameters: int
-    seeds: tuple[int, ...]
-    accuracies: tuple[float, ...]
+    trial: str
+    epochs: tuple[int, ...]
+    scores: tuple[tuple[float | None, ...], ...]
 
-    @property
-    def mean(self) -> float:
-        """The mean accuracy."""
-        return statistics.fmean(self.accuracies)
 
-    @property
-    def sd(self) -> float | None:
-        """The accuracies' sample standard deviation; None of fewer than two."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+def read_curves(path: Path, wanted: Collection[str]) -> tuple[Curve, ...]:
+    """Some trials' curves, from the table that a search writes.
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "mean": self.mean, "sd": self.sd, "count": len(self.accuracies)}
+    Args:
+        path: of ``trials.csv``.
+        wanted: the trials' numbers.
+
+    Returns:
+        One for each trial that is in the table and has been completed, in its order.
+    """
+    found: dict[str, dict[str, dict[int, float | None]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["trial"] in wanted and row["epoch"]:
+                replicate = found.setdefault(row["trial"], {}).setdefault(row["replicate"], {})
+                replicate[int(row["epoch"])] = float(row[OBJECTIVE]) if row[OBJECTIVE] else None
+    return tuple(
+        Curve(trial, tuple(next(iter(of.values()))), tuple(tuple(scores.values()) for scores in of.values()))
+        for trial, of in found.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,13 @@ class SearchReport:
         status: "running", "finished", "interrupted" or "failed".
         stopped: why the search ended before its last trial, where it was meant to; else None.
         space: the hyperparameters to choose from, as KerasTuner writes them.
+        total: how many trials there are to be; None where nobody knows beforehand.
         trials: that have ended, in the order of their numbers; trial 0 is the baseline.
-        baseline, winner: of the comparison on the test images, once it has been made; no winner where it is the baseline.
+        curves: of the trials that the report speaks of: the best, the recommended, the baseline.
+        baseline, winner: trained anew on all training images, with seeds that are not the search's, and measured on the test
+            images; None until then, and no winner where it is the baseline.
+        comparison: of the two.
+        test: what the winner (or the baseline, where it is the winner) makes of each class.
     """
 
     status: str
@@ -82,10 +90,14 @@ class SearchReport:
     workers: int
     versions: dict[str, str]
     space: list[dict[str, Any]]
+    total: int | None = None
     data: DataSummary | None = None
     trials: tuple[TrialSummary, ...] = ()
-    baseline: Retrained | None = None
-    winner: Retrained | None = None
+    curves: tuple[Curve, ...] = ()
+    baseline: Contestant | None = None
+    winner: Contestant | None = None
+    comparison: Comparison | None = None
+    test: ClassificationReport | None = None
     timing: SearchTiming | None = None
     stopped: str | None = None
     error: str | None = None
@@ -96,12 +108,73 @@ class SearchReport:
         first = next(iter(ranked(self.trials, "max")), None)
         return first if first is not None and first.completed else None
 
+    @property
+    def first(self) -> TrialSummary | None:
+        """The baseline's trial, once it has ended."""
+        return next((trial for trial in self.trials if not int(trial.trial_id)), None)
+
+    @property
+    def selection(self) -> Selection | None:
+        """What the choice among the trials is worth."""
+        return select(self.trials)
+
+    @property
+    def recommended(self) -> TrialSummary | None:
+        """The narrowest net that is as good as the best, as far as one standard error can tell."""
+        selection = self.selection
+        return None if selection is None else next(t for t in self.trials if t.trial_id == selection.recommended)
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether other widths are better than the baseline's; None before the comparison."""
+        if self.comparison is not None:
+            return self.comparison.verdict
+        if self.baseline is None:
+            return None
+        return f"No other widths had a better validation accuracy than the baseline's, {self.baseline.name}: keep it."
+
+    @property
+    def advice(self) -> str | None:
+        """What to do next, in a sentence or two; None where there is nothing to add."""
+        comparison, winner, baseline = self.comparison, self.winner, self.baseline
+        if comparison is None or winner is None or baseline is None:
+            return None
+        if not comparison.distinguishable:
+            narrow, wide = sorted((winner, baseline), key=lambda net: net.parameters or 0)
+            keep = f"Keep {narrow.name}, which has {_fewer(narrow, wide)}, until there is evidence for {wide.name}."
+            if comparison.seeds_needed is None:
+                return keep
+            epochs = "" if self.config["epochs"] == 5 else f" --epochs {self.config['epochs']}"
+            hidden = [f"--hidden {','.join(map(str, net.units))}" for net in (winner, baseline)]
+            look = f"mnist-tuner train {hidden[0]} --seeds {comparison.seeds_needed}{epochs}, the same with {hidden[1]}"
+            return f"{keep} To look closer: {look}, and mnist-tuner report with both folders."
+        if comparison.first == baseline.name:
+            return f"Keep {baseline.name}."
+        recommended = self.recommended
+        if recommended is None or units_of(recommended) == winner.units:
+            return f"Take {winner.name}: it is trained in model.keras."
+        name = "-".join(map(str, units_of(recommended)))
+        share = 1 - (recommended.parameters or 0) / (winner.parameters or 1)
+        narrower = f"{name}, with {share:.0%} fewer parameters, was as good on the validation images"
+        if units_of(recommended) == baseline.units:
+            return f"Take {winner.name}: it is trained in model.keras. (The baseline {narrower}.)"
+        return (
+            f"Take {winner.name}, which is trained in model.keras. But {narrower}: mnist-tuner train --hidden "
+            f"{name.replace('-', ',')} --seeds {max(2, len(winner.seeds))} tests it."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; the README has its schema."""
-        best, baseline = self.best, next((trial for trial in self.trials if not int(trial.trial_id)), None)
+        best, baseline, selection = self.best, self.first, self.selection
         final = None
         if self.baseline is not None:
-            final = {"baseline": self.baseline.to_dict(), "winner": None if self.winner is None else self.winner.to_dict()}
+            final = {
+                "baseline": self.baseline.to_dict(),
+                "winner": None if self.winner is None else self.winner.to_dict(),
+                "comparison": None if self.comparison is None else self.comparison.to_dict(),
+                "verdict": self.verdict,
+                "advice": self.advice,
+            }
         return {
             "schema_version": SCHEMA_VERSION,
             "command": "search",
@@ -113,10 +186,14 @@ class SearchReport:
             "device": self.device,
             "workers": self.workers,
             "space": self.space,
+            "total": self.total,
             "trials": [_trial(trial) for trial in self.trials],
             "best": None if best is None else _trial(best),
             "baseline": None if baseline is None else _trial(baseline),
+            "selection": None if selection is None else selection.to_dict(),
+            "curves": [asdict(curve) for curve in self.curves],
             "final": final,
+            "test": None if self.test is None else self.test.to_dict(),
             "timing": None if self.timing is None else asdict(self.timing),
             "versions": self.versions,
             "data": None if self.data is None else asdict(self.data),
@@ -128,6 +205,10 @@ class SearchReport:
 def units_of(trial: TrialSummary) -> tuple[int, ...]:
     """A trial's widths."""
     return tuple(int(trial.values[f"units_{i}"]) for i in (1, 2))
+
+
+def _fewer(narrow: Contestant, wide: Contestant) -> str:
+    return f"{1 - (narrow.parameters or 0) / (wide.parameters or 1):.0%} fewer parameters"
 
 
 def _trial(trial: TrialSummary) -> dict[str, Any]:
@@ -145,91 +226,3 @@ def _trial(trial: TrialSummary) -> dict[str, Any]:
         "status": trial.status,
         **({"reason": trial.reason} if trial.reason else {}),
     }
-
-
-def setting(report: SearchReport, total: int | None) -> Table:
-    """What is searched with what."""
-    config, data = report.config, report.data
-    table = Table.grid(padding=(0, 2))
-    processes = f"{report.workers} worker{'s' if report.workers > 1 else ''}" if report.workers else "no workers"
-    where = f" of {config['scheduler']}" if config["scheduler"] else ""
-    table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
-    if data is not None:
-        height, width = data.image_shape
-        images = f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test images"
-        table.add_row("Data", Text(f"{data.name}: {images}, {height} x {width}, {data.classes} classes"))
-    low, high, step = config["widths"]
-    table.add_row("Space", f"two hidden layers of {low} to {high} by {step}; trial 0 is the baseline, 100-100")
-    trials = f"{total} trials" if total else "trials as Hyperband needs"
-    replicates = f"{config['replicates']} replicate{'s' if config['replicates'] > 1 else ''}"
-    epochs = f"{config['epochs']} epoch{'s' if config['epochs'] > 1 else ''}"
-    table.add_row("Search", f"{config['strategy']}: {trials}, {replicates} each, {epochs}, seed {report.seed}")
-    return table
-
-
-def search_result(report: SearchReport) -> ConsoleRenderable:
-    """The ranked table, and the comparison on the test images."""
-    trials = ranked(report.trials, "max")
-    completed = sum(trial.completed for trial in trials)
-    shown = trials[:MOST_ROWS]
-    title = f"Trials by {OBJECTIVE}" + (f", the best {MOST_ROWS} of {len(trials)}" if len(trials) > len(shown) else "")
-    parts: list[ConsoleRenderable] = [trial_table(shown, OBJECTIVE, title)]
-    note = f"{OBJECTIVE}: mean +/- standard deviation (replicates) after the last epoch"
-    parts.append(Text(f"{note}; a trial's weights are those of its first replicate.", style="dim"))
-    if completed < len(trials):
-        parts.append(Text(f"{len(trials) - completed} of {len(trials)} trials failed.", style="red"))
-    if report.stopped:
-        parts.append(Text(f"Stopped {report.stopped}", style="yellow"))
-    if report.baseline is not None:
-        parts += [Text(), *_comparison(report)]
-    return Group(*parts)
-
-
-def _comparison(report: SearchReport) -> Iterable[ConsoleRenderable]:
-    assert report.baseline is not None
-    nets: Sequence[tuple[str, Retrained]] = [("baseline", report.baseline)]
-    if report.winner is not None:
-        nets = [("winner", report.winner), *nets]
-    data = report.data
-    images = f"{data.test:,} test images" if data is not None else "the test images"
-    yield Text(f"Trained anew on all training images, measured on {images}", style="bold")
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "units", "parameters", "test accuracy"):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_column("each seed", overflow="fold")
-    for name, net in nets:
-        sd = "" if net.sd is None else f" +/- {net.sd:.2%}"
-        table.add_row(
-            name,
-            "-".join(map(str, net.units)),
-            f"{net.parameters:,}",
-            Text(f"{net.mean:.2%}{sd} ({len(net.accuracies)})", style="bold green" if net is nets[0][1] else ""),
-            " ".join(f"{accuracy:.2%}" for accuracy in net.accuracies),
-        )
-    yield table
-    if report.winner is None:
-        yield Text("The baseline itself has the best validation accuracy: there is nothing to compare it with.")
-    else:
-        yield Text("Mean +/- standard deviation (seeds). The choice was made on validation images, before these were seen.")
-
-
-def result_line(report: SearchReport) -> Text:
-    """The result in one line."""
-    best = report.best
-    if best is None:
-        return Text("no trial was completed")
-    units = "-".join(map(str, units_of(best)))
-    text = Text.assemble((f"Best widths {units}", "bold green"), f"  {OBJECTIVE} {best.mean:.4f}")
-    if best.sd is not None:
-        text.append(f" +/- {best.sd:.4f} ({len(best.scores)})")
-    for name, net in (("test", report.winner or report.baseline), ("baseline", report.baseline if report.winner else None)):
-        if net is not None:
-            sd = "" if net.sd is None else f" +/- {net.sd:.2%}"
-            text.append(f"  {name} {net.mean:.2%}{sd} ({len(net.accuracies)})")
-    return text
-
-
-def timing_line(timing: SearchTiming) -> Text:
-    """Where the time went."""
-    split = f"start {timing.start_s:.1f}, search {timing.search_s:.1f}, comparison {timing.final_s:.1f}"
-    return Text.assemble(("Time ", "bold"), f"{timing.total_s:.1f} s: {split}; {timing.trials_per_minute:.1f} trials a minute")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shlex
 import time
@@ -12,23 +13,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
-from mnist_tuner.config import SearchConfig
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.reports import console as rendering
-from mnist_tuner.reports import search as report_of
-from mnist_tuner.reports.report import SCHEMA_VERSION
-from mnist_tuner.reports.search import OBJECTIVE, Retrained, SearchReport, SearchTiming
-from mnist_tuner.runner.setting import as_text, check_folder, check_memory, command, summarize, timed_load, versions_of
+from mnist_tuner.options_file import write_options
+from mnist_tuner.reports.comparison import compare, contestant
+from mnist_tuner.reports.console import headline
+from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report
+from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, read_curves, units_of
+from mnist_tuner.reports.search_console import heading, result, result_line, setting
+from mnist_tuner.runner.page import keep_page, load_drawing
+from mnist_tuner.runner.setting import (
+    as_text,
+    check_data,
+    check_memory,
+    command,
+    save_predictions,
+    summarize,
+    timed_load,
+    versions_of,
+)
+from mnist_tuner.runner.trainings import Listener, predictions, train_all
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
+from mnist_tuner.search.trial import replicate_seeds
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from distributed import Security
 
     from mnist_tuner.search.engine import Engine
@@ -78,8 +96,8 @@ def _shown(value: Any) -> str:
 
 
 def search(
-    config: SearchConfig,
-    console: Console,
+    config: SearchConfig | None = None,
+    console: Console | None = None,
     *,
     resume: Path | None = None,
     max_time: str | None = None,
@@ -92,7 +110,7 @@ def search(
 
     Args:
         config: the options.
-        console: where the report goes.
+        console: where the report goes; by default the standard output, or the notebook's cell.
         resume: the folder of a search with this configuration, to go on with that.
         max_time: no trial is begun after this long, such as "10m".
         security: the certificates for ``config.scheduler``.
@@ -107,10 +125,11 @@ def search(
         OSError: a file could not be written; the search can be resumed.
     """
     began = time.perf_counter() if began is None else began
+    config, console = config or SearchConfig(), console or Console()
     talk = Console(file=io.StringIO()) if quiet else console
-    check_folder(config.data)
+    check_data(config)
     versions = versions_of("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
-    talk.print(rendering.headline(versions))
+    talk.print(headline(versions))
     before: dict[str, Any] = {}
     if resume is None:
         low, high, step = config.widths
@@ -128,6 +147,7 @@ def search(
         versions=versions,
         space=[],
     )
+    atomic_write(folder / "config.toml", write_options("search", config.to_dict()))
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
     run = _Search(config, folder, report, talk, began, before=before, max_time=max_time, security=security)
     try:
@@ -166,6 +186,7 @@ class _Search:
         self.seconds: dict[str, float] = {"final_s": 0.0, "search_s": 0.0}
         self.tuner: Tuner | None = None
         self.rate = 0.0
+        self.mistakes: npt.NDArray[np.uint8] | None = None
         self.engine: Engine = InlineEngine()  # until there is another, or for good
 
     def load(self) -> None:
@@ -176,8 +197,8 @@ class _Search:
         inline = config.scheduler is None and config.workers == 0
         if config.scheduler is None and not inline:
             prepare_forking()
-        with self.console.status("loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(timed_load, config.data)
+        with status(self.console, "loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(timed_load, config)
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
             dataset, _ = reading.result()
@@ -217,10 +238,11 @@ class _Search:
             data=summarize(self.data),
             workers=self.engine.slots,
             space=self.tuner.oracle.hyperparameters.get_config()["space"],
+            total=self.tuner.total,
         )
         if not self.before:
             self.folder.write_manifest(self.report.to_dict())
-        self.console.print(report_of.setting(self.report, self.tuner.total))
+        self.console.print(setting(self.report))
 
     def search(self) -> None:
         """Runs the trials."""
@@ -239,86 +261,87 @@ class _Search:
         if not self.tuner.complete:
             self.report = replace(self.report, stopped=f"after {self.max_time}; --resume goes on")
         (self.folder.path / "study" / "trials.csv").replace(self.folder / "trials.csv")
-        if self.report.best is None:
+        best, recommended = self.report.best, self.report.recommended
+        if best is None or recommended is None:
             reason = trials[0].reason if trials else "there was no time for one"
             raise RunError(f"no trial was completed: {reason}")
+        wanted = {best.trial_id, recommended.trial_id, trials[0].trial_id}
+        self.report = replace(self.report, curves=read_curves(self.folder / "trials.csv", wanted))
 
     def compare(self) -> None:
-        """Trains the winner and the baseline anew, and judges them by the test images."""
-        import numpy as np
-
-        from mnist_tuner.runner.final import compare, predictions
-
+        """Trains the winner and the baseline anew, with seeds of their own, and judges them by the test images."""
         assert self.tuner is not None
         best = self.report.best
         assert best is not None
         started = time.perf_counter()
-        baseline, winner = self.tuner.oracle.get_space(), self.tuner.get_best_hyperparameters()[0]
-        baseline.values = {**self.tuner.oracle.defaults(), **self.tuner.first}
-        winner.values = {name: value for name, value in winner.values.items() if not name.startswith("tuner/")}
-        nets = [winner, baseline] if winner.values != baseline.values else [baseline]
-        with self.console.status("comparing winner and baseline ...") as status:
-            judged = compare(
-                self.engine,
-                self.folder / "final.jsonl",
-                [net.get_config() for net in nets],
-                search_seed=self.config.seed,
-                seeds=self.config.final_seeds,
-                epochs=self.config.epochs,
-                model_path=self.folder / "model.keras",
-                heard=lambda done, total: status.update(f"comparing winner and baseline: training {done} of {total} is done ..."),
-            )
-        results = [
-            Retrained(
-                tuple(net.values[f"units_{i}"] for i in (1, 2)),
-                self.tuner.hypermodel.parameters(net),
-                tuple(each.seed for each in runs),
-                tuple(each.accuracy for each in runs),
-            )
-            for net, runs in zip(nets, judged, strict=True)
+        config, dataset, baseline = self.config, self.data.dataset, (self.tuner.hypermodel.default,) * 2
+        nets = [units_of(best), baseline] if units_of(best) != baseline else [baseline]
+        drawn = [replicate_seeds(config.seed, {"units": units, "final": True}, config.final_seeds) for units in nets]
+        configs = [
+            TrainConfig(epochs=config.epochs, batch_size=BATCH_SIZE, hidden=units, seed=seed, data=config.data)
+            for units, seeds in zip(nets, drawn, strict=True)
+            for seed in seeds
         ]
-        self.report = replace(self.report, baseline=results[-1], winner=results[0] if len(results) > 1 else None)
-        predicted = io.BytesIO()
-        np.savez(
-            predicted,
-            labels=self.data.dataset.test_labels,
-            predicted=predictions(judged),
-            units=np.array([result.units for result in results]),
-            seeds=np.array([result.seeds for result in results]),
+        with status(self.console, "comparing winner and baseline ...") as line:
+            trainings = train_all(
+                self.engine,
+                self.folder / "trainings.jsonl",
+                configs,
+                model_path=self.folder / "model.keras",
+                listener=_Comparison(line),
+            )
+        load_drawing()
+        together = predictions(trainings)
+        predicted = together[0].reshape(len(nets), config.final_seeds, -1)
+        confidence = together[1].reshape(predicted.shape)
+        labels = dataset.test_labels
+        parameters = [trainings[number * config.final_seeds].parameters for number in range(len(nets))]
+        contestants = [
+            contestant("-".join(map(str, units)), units, size, seeds, labels, read)
+            for units, size, seeds, read in zip(nets, parameters, drawn, predicted, strict=True)
+        ]
+        comparison = None
+        if len(nets) > 1:
+            comparison = compare((contestants[0].name, contestants[1].name), labels, (predicted[0], predicted[1]))
+        loss = math.fsum(training.loss for training in trainings[: config.final_seeds]) / config.final_seeds
+        test = classification_report(labels, predicted[0], confidence[0], dataset.classes, loss)
+        self.report = replace(
+            self.report,
+            baseline=contestants[-1],
+            winner=contestants[0] if len(nets) > 1 else None,
+            comparison=comparison,
+            test=test,
         )
-        atomic_write(self.folder / "test_predictions.npz", predicted.getvalue())
+        self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
+        save_predictions(
+            self.folder,
+            labels=labels,
+            predicted=predicted,
+            confidence=confidence,
+            units=nets,
+            seeds=drawn,
+            mistakes=self.mistakes,
+        )
         self.seconds["final_s"] = time.perf_counter() - started
 
     def finish(self, result_console: Console | None) -> None:
-        """Reports; the report's text is kept with the run."""
+        """Reports; the report is kept with the run."""
         self._take_time()
         self.report = replace(self.report, status="finished")
-        atomic_write(self.folder / "report.txt", self._text())
+        atomic_write(self.folder / "report.txt", as_text([*heading(self.report), *result(self.report)], width=100))
         self.folder.write_manifest(self.report.to_dict())
-        for part in self._result():
+        for part in result(self.report):
             self.console.print(part)
         self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
-            result_console.print(report_of.result_line(self.report), soft_wrap=True)
+            result_console.print(result_line(self.report), soft_wrap=True)
+        keep_page(self.report, self.mistakes, self.config.command)
 
     def _take_time(self) -> None:
         timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
         if self.before.get("status") == "finished" and len(self.before["trials"]) == len(self.report.trials):
             timing = SearchTiming(**self.before["timing"])  # it is only being reported again
         self.report = replace(self.report, timing=timing)
-
-    def _result(self) -> list[RenderableType]:
-        assert self.report.timing is not None
-        return ["", report_of.search_result(self.report), "", report_of.timing_line(self.report.timing)]
-
-    def _text(self) -> str:
-        """The report as plain text of 100 columns."""
-        assert self.tuner is not None
-        heading: list[RenderableType] = [
-            rendering.headline(self.report.versions),
-            report_of.setting(self.report, self.tuner.total),
-        ]
-        return as_text([*heading, *self._result()], width=100)
 
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the search ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
@@ -352,3 +375,14 @@ class _Search:
     def close(self) -> None:
         """Ends the workers."""
         self.engine.close()
+
+
+class _Comparison(Listener):
+    """Shows how far the comparison is."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self.status = status
+
+    def on_change(self) -> None:
+        self.status.update(f"comparing winner and baseline: training {self.done} of {self.total} is done ...")

@@ -11,16 +11,20 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
 from mnist_tuner._version import __version__
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports.report import DataSummary
+from mnist_tuner.runs import RunDirectory
+from mnist_tuner.trainer.atomic import atomic_write
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from mnist_tuner.data import Dataset, MNISTDataModule
 
 
@@ -36,22 +40,24 @@ def command(name: str) -> str:
     return shlex.quote(script) if script else f"mnist-tuner {name}"
 
 
-def check_folder(data: Path | None) -> None:
-    """Refuses a data folder that does not exist, before anything is loaded.
+def check_data(config: TrainConfig | SearchConfig) -> None:
+    """Refuses data that does not exist, before anything is loaded.
 
     Raises:
         InputError: there is none.
     """
-    if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+    if config.data is not None and not config.data.is_dir() and not (config.data.suffix == ".npz" and config.data.is_file()):
+        raise InputError(f"--data {config.data}: no such folder, nor an .npz file")
+    if config.classes is not None and not config.classes.is_file():
+        raise InputError(f"--classes {config.classes}: no such file")
 
 
-def timed_load(folder: Path | None) -> tuple[Dataset, float]:
+def timed_load(config: TrainConfig | SearchConfig) -> tuple[Dataset, float]:
     """The data, and the seconds that reading it took."""
     began = time.perf_counter()
     from mnist_tuner.data import load_dataset
 
-    return load_dataset(folder), time.perf_counter() - began
+    return load_dataset(config.data, config.classes), time.perf_counter() - began
 
 
 def summarize(data: MNISTDataModule) -> DataSummary:
@@ -65,7 +71,25 @@ def summarize(data: MNISTDataModule) -> DataSummary:
         image_shape=dataset.image_shape,
         classes=dataset.classes,
         sha256=dataset.sha256,
+        class_names=dataset.class_names,
     )
+
+
+def save_predictions(folder: RunDirectory, **arrays: npt.ArrayLike) -> None:
+    """Writes ``test_predictions.npz``.
+
+    Args:
+        folder: the run's.
+        arrays: by name.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # its only other argument has a name that nobody gives
+    atomic_write(folder / "test_predictions.npz", content.getvalue())
 
 
 def check_memory(option: str, hidden: Sequence[int], batch_size: int, dataset: Dataset, processes: int = 1) -> None:

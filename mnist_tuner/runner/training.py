@@ -1,4 +1,4 @@
-"""The console runner: train the baseline, test it, report."""
+"""The runner of a training: the baseline is trained and tested, and all is reported."""
 
 from __future__ import annotations
 
@@ -18,12 +18,25 @@ from rich.text import Text
 
 from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
+from mnist_tuner.options_file import write_options
 from mnist_tuner.reports import console as rendering
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
-from mnist_tuner.runner.setting import as_text, check_folder, check_memory, command, summarize, timed_load, versions_of
+from mnist_tuner.runner.page import keep_page, load_drawing
+from mnist_tuner.runner.setting import (
+    as_text,
+    check_data,
+    check_memory,
+    command,
+    save_predictions,
+    summarize,
+    timed_load,
+    versions_of,
+)
+from mnist_tuner.runner.trainings import history_callback, judge, judging_module
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
+from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
     import keras
@@ -33,8 +46,8 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer import Trainer
 
 
-def resumed_config(path: Path, epochs: int | None = None) -> TrainConfig:
-    """The configuration of a run that is to go on, perhaps for more epochs.
+def resumed_config(path: Path, epochs: int | None = None, seeds: int | None = None) -> TrainConfig:
+    """The configuration of a run that is to go on, perhaps for more epochs, or more seeds.
 
     Raises:
         InputError: the folder holds no run of ``train``, or one that cannot go on.
@@ -46,6 +59,13 @@ def resumed_config(path: Path, epochs: int | None = None) -> TrainConfig:
         config = TrainConfig.from_dict(manifest.get("config"))
     except InputError as error:
         raise InputError(f"{path / 'run.json'}: {error}") from None
+    if seeds is not None and not (config.seeds > 1 and seeds >= config.seeds) and seeds != config.seeds:
+        least = "1: it is a run of one seed" if config.seeds == 1 else f"{config.seeds}, which the run has, or more"
+        raise InputError(f"--seeds is {seeds}: expected {least}")
+    if config.seeds > 1:
+        if epochs not in (None, config.epochs):
+            raise InputError(f"--epochs is {epochs}: a run of several seeds goes on with its own, {config.epochs}")
+        return replace(config, seeds=seeds or config.seeds)
     if config.fast_dev_run:
         raise InputError(f"{path}: a run with --fast-dev-run keeps no checkpoint to go on from")
     if manifest.get("epochs") and not any((path / "checkpoints").glob("*.safetensors")):
@@ -56,8 +76,8 @@ def resumed_config(path: Path, epochs: int | None = None) -> TrainConfig:
 
 
 def train(
-    config: TrainConfig,
-    console: Console,
+    config: TrainConfig | None = None,
+    console: Console | None = None,
     *,
     resume: Path | None = None,
     max_time: str | None = None,
@@ -69,8 +89,8 @@ def train(
     """Trains the baseline, tests it and reports; writes the run's folder.
 
     Args:
-        config: the options.
-        console: where the report goes.
+        config: the options; by default the baseline's.
+        console: where the report goes; by default the standard output, or the notebook's cell.
         resume: the folder of a run with this configuration, to go on with that.
         max_time: ends the training when it has taken this long, such as "10m"; see `Timer`.
         profile: whether to print where the time of the training went.
@@ -85,8 +105,9 @@ def train(
         OSError: a file could not be written.
     """
     began = time.perf_counter() if began is None else began
+    config, console = config or TrainConfig(), console or Console()
     talk = Console(file=io.StringIO()) if quiet else console
-    check_folder(config.data)
+    check_data(config)
     versions = versions_of("tensorflow", "keras", "numpy")
     talk.print(rendering.headline(versions))
 
@@ -106,8 +127,9 @@ def train(
         threads=config.threads,
         versions=versions,
     )
+    atomic_write(folder / "config.toml", write_options("train", config.to_dict()))
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
-    run = _Run(config, folder, report, talk, began, before=before, max_time=max_time, profile=profile)
+    run = _kind(config)(config, folder, report, talk, began, before=before, max_time=max_time, profile=profile)
     try:
         run.load()
         run.train()
@@ -118,11 +140,21 @@ def train(
         if not isinstance(error, InputError):
             at_end(run.report)
         raise
+    finally:
+        run.close()
     at_end(run.report)
     return run.report
 
 
-class _Run:
+def _kind(config: TrainConfig) -> type[Run]:
+    if config.seeds == 1:
+        return Run
+    from mnist_tuner.runner.seeds import SeveralSeeds
+
+    return SeveralSeeds
+
+
+class Run:
     """The steps of one run of ``train``, and what they hand on."""
 
     def __init__(
@@ -148,12 +180,13 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.trainer: Trainer | None = None
         self.history: Any = None
+        self.mistakes: npt.NDArray[np.uint8] | None = None
 
     def load(self) -> None:
         """Imports TensorFlow while a thread reads the data; then makes the model."""
         with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(timed_load, self.config.data)
-            with self.console.status("loading TensorFlow ..."):
+            reading = reader.submit(timed_load, self.config)
+            with status(self.console, "loading TensorFlow ..."):
                 self.seconds["import_s"] = load_tensorflow(self.config.threads)
             self.dataset, self.seconds["data_s"] = reading.result()
 
@@ -178,7 +211,7 @@ class _Run:
         )
         device = "GPU" if tf.config.list_physical_devices("GPU") else self.report.device
         summary = summarize(self.data)
-        self._check_same_data(summary)
+        self.check_same_data(summary)
         self.report = replace(self.report, parameters=self.model.count_params(), data=summary, device=device)
         self.folder.write_manifest(self.report.to_dict())
         self.console.print(rendering.setting(self.report, summary))
@@ -200,7 +233,7 @@ class _Run:
             Trainer,
         )
 
-        self.history = _history()
+        self.history = history_callback()
         patience = self.config.early_stopping
         self.early_stopping = None if patience is None else EarlyStopping("val_loss", patience=patience)
         loggers: list[Logger] = [CSVLogger(self.folder / "metrics.csv")] if "csv" in self.config.logger else []
@@ -229,6 +262,7 @@ class _Run:
         )
         for logger in self.trainer.loggers:
             logger.log_hyperparams(self.config.to_dict())
+        load_drawing()  # while the compiled loop runs
         started = time.perf_counter()
         try:
             self.trainer.fit(self.model, datamodule=self.data, ckpt_path="last" if resuming else None)
@@ -259,7 +293,7 @@ class _Run:
             return f"{where}: {self.early_stopping.stopping_reason_message}"
         return f"in or {where}: the time is over; --resume goes on"
 
-    def _check_same_data(self, data: DataSummary) -> None:
+    def check_same_data(self, data: DataSummary) -> None:
         """A run goes on with the data that it began with."""
         before = (self.before.get("data") or {}).get("sha256", {})
         for name, digest in before.items():
@@ -268,72 +302,46 @@ class _Run:
 
     def test(self) -> None:
         """Measures the model on the test images, and keeps it and its predictions."""
-        import numpy as np
-
-        from mnist_tuner.models import class_probabilities
-        from mnist_tuner.trainer import KerasModule
-
-        class Judge(KerasModule):
-            """Predicts with the probabilities beside the model's own outputs."""
-
-            def predict_step(self, batch: Any, batch_idx: Any, dataloader_idx: int = 0) -> Any:
-                return class_probabilities(self.model, batch[0])
-
         assert self.trainer is not None
         started = time.perf_counter()
-        judge = Judge(self.model)
-        measured = self.trainer.test(judge, datamodule=self.data)[0]
-        outputs = self.trainer.predict(judge, datamodule=self.data)
-        own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-        predicted = own.argmax(axis=1).astype(np.uint8)
+        predicted, probabilities, loss = judge(self.trainer, judging_module(self.model), self.data)
         labels = self.dataset.test_labels[: len(predicted)]
-        result = classification_report(labels, predicted, probabilities, measured["test_loss"])
+        result = classification_report(labels, predicted, probabilities.max(axis=1), probabilities.shape[1], loss)
         self.seconds["test_s"] = time.perf_counter() - started
         self.report = replace(self.report, test=result)
-        self._keep(labels, predicted, probabilities)
-
-    def _keep(
-        self, labels: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]
-    ) -> None:
-        import numpy as np
-
-        predictions = io.BytesIO()
-        np.savez(predictions, labels=labels, predicted=predicted, probabilities=probabilities, seed=self.config.seed)
-        atomic_write(self.folder / "test_predictions.npz", predictions.getvalue())
+        self.keep(labels, predicted=predicted, probabilities=probabilities, seed=self.config.seed)
         with atomic_path(self.folder / "model.keras") as path:
             self.model.save(path)
 
+    def keep(self, labels: npt.NDArray[np.uint8], **arrays: Any) -> None:
+        """Keeps the predictions."""
+        assert self.report.test is not None
+        self.mistakes = self.dataset.test_images[[mistake.index for mistake in self.report.test.mistakes]]
+        save_predictions(self.folder, labels=labels, **arrays, mistakes=self.mistakes)
+
     def finish(self, result_console: Console | None) -> None:
-        """Reports; the report's text is kept with the run."""
-        timing = Timing(**self.seconds, total_s=time.perf_counter() - self.began)
+        """Reports; the report is kept with the run."""
+        seconds = self.seconds
+        timing = Timing(
+            import_s=seconds["import_s"],
+            data_s=seconds["data_s"],
+            compile_s=seconds.get("compile_s"),
+            fit_s=seconds["fit_s"],
+            test_s=seconds.get("test_s"),
+            total_s=time.perf_counter() - self.began,
+        )
         self.report = replace(self.report, status="finished", timing=timing)
-        atomic_write(self.folder / "report.txt", self._text())
+        atomic_write(self.folder / "report.txt", as_text([*rendering.heading(self.report), *self._result(epochs=True)]))
         self.folder.write_manifest(self.report.to_dict())
-        test = self.report.test
-        assert test is not None
-        images = self.dataset.test_images if self.console.is_terminal else None
-        if self.report.stopped:
-            self.console.print(rendering.stopped_line(self.report.stopped))
-        self.console.print()
-        self.console.print(rendering.test_report(test, images))
-        self.console.print()
-        self.console.print(rendering.timing_line(timing))
+        for part in self._result(epochs=False):
+            self.console.print(part)
         self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
-            result_console.print(rendering.accuracy_line(test), soft_wrap=True)
+            result_console.print(rendering.accuracy_line(self.report), soft_wrap=True)
+        keep_page(self.report, self.mistakes, self.config.command)
 
-    def _text(self) -> str:
-        """The report as plain text of 80 columns."""
-        report = self.report
-        assert report.data is not None
-        assert report.test is not None
-        assert report.timing is not None
-        parts: list[RenderableType] = [rendering.headline(report.versions), rendering.setting(report, report.data)]
-        if report.epochs:
-            parts.append(rendering.epoch_table(report.epochs))
-        if report.stopped:
-            parts.append(rendering.stopped_line(report.stopped))
-        return as_text([*parts, rendering.test_report(report.test), "", rendering.timing_line(report.timing)])
+    def _result(self, epochs: bool) -> list[RenderableType]:
+        return rendering.result(self.report, self.mistakes, epochs=epochs)
 
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
@@ -358,41 +366,18 @@ class _Run:
         except OSError:
             return
         if interrupted:
-            console.print(Text(f"Interrupted{self._kept()}"), soft_wrap=True)
+            console.print(Text(f"Interrupted{self.kept()}"), soft_wrap=True)
             if not self.config.fast_dev_run:
                 console.print(
                     Text(f"Go on with: {command('train')} --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True
                 )
 
-    def _kept(self) -> str:
+    def close(self) -> None:
+        """Ends what was begun."""
+
+    def kept(self) -> str:
+        """What an interruption leaves."""
         if self.trainer is None or self.trainer.checkpoint_callback is None:
             return ""
         path = self.trainer.checkpoint_callback.best_model_path
         return f"; the state after step {self.trainer.global_step:,} is kept in {path}" if path else ""
-
-
-def _history() -> Any:
-    """Collects each epoch's metrics. Made in a function, since the base class is imported when it is needed."""
-    from mnist_tuner.trainer import Callback
-
-    class History(Callback):
-        runs_last = True
-
-        def __init__(self) -> None:
-            self.epochs: list[dict[str, float]] = []
-
-        def state_dict(self) -> dict[str, Any]:
-            return {"epochs": self.epochs}
-
-        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            self.epochs = state_dict["epochs"]
-
-        def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
-            self.began = time.perf_counter()
-            del self.epochs[trainer.current_epoch :]  # resumed in an epoch that was shown as far as it had come
-
-        def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-            seconds = time.perf_counter() - self.began
-            self.epochs.append({"epoch": trainer.current_epoch + 1, **trainer.callback_metrics, "seconds": seconds})
-
-    return History()

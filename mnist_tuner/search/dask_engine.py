@@ -24,8 +24,8 @@ from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started, is_full_disk
-from mnist_tuner.search.experiment import Experiment, last_line
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started, Subject, is_full_disk
+from mnist_tuner.search.experiment import last_line
 from mnist_tuner.search.loading import FORKED, prepare_forking
 from mnist_tuner.search.worker import ExperimentPlugin, work
 
@@ -118,7 +118,7 @@ class DaskEngine:
             preload=["mnist_tuner.search.worker"],
         )
 
-    def begin(self, experiment: Experiment) -> None:
+    def begin(self, experiment: Subject) -> None:
         """Sends the experiment to the workers, those to come included.
 
         Raises:

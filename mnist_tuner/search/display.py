@@ -9,12 +9,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.trainer.live import Place, open_place
 
 REFRESH_SECONDS = 0.25
 """A table takes 10 to 20 ms to draw."""
@@ -54,7 +54,7 @@ def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | 
         title: of the table.
     """
     names = hyperparameter_names(summary.values for summary in summaries)
-    epochs = len({summary.epochs for summary in summaries}) > 1
+    epochs = len({summary.epochs for summary in summaries if summary.completed}) > 1
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in ("trial", *names, "parameters", *(["epochs"] if epochs else []), objective, "seconds"):
         table.add_column(Text(name), justify="right", overflow="fold")
@@ -106,7 +106,7 @@ class _Running:
 
 
 class SearchDisplay(Observer):
-    """A live table on a terminal, a line per trial elsewhere.
+    """A live table on a terminal and in a notebook, a line per trial elsewhere.
 
     Args:
         console: where it is drawn.
@@ -145,17 +145,15 @@ class SearchDisplay(Observer):
         self._numbers: dict[str, int] = {}
         self._began = time.monotonic()
         self._drawn = 0.0
-        self._live: Live | None = None
+        self._live: Place | None = None
 
     def __enter__(self) -> SearchDisplay:
-        if self.console.is_terminal and not self.console.is_jupyter and not self.console.is_dumb_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.__enter__()
+        self._live = open_place(self.console)
         return self
 
     def __exit__(self, *error: Any) -> None:
         if self._live is not None:
-            self._live.__exit__(None, None, None)
+            self._live.stop()
             self._live = None
 
     # What is heard.

@@ -9,16 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, Engine, Event, Failed, News, Started
+from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News, Started
 from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.oracles import hyperparameters_of
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import TrialResult, TrialSpec, TrialSummary, replicate_seeds
 
-ATTEMPTS = 2
 ASKING_SECONDS = 0.05
-TICK = 0.1
-"""Seconds between two looks at the clock."""
 
 
 @dataclass

@@ -7,16 +7,31 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.search.experiment import Experiment, last_line
+from mnist_tuner.search.experiment import last_line
+
+ATTEMPTS = 2
+"""So often a piece of work that fails is tried."""
+TICK = 0.1
+"""Seconds between two looks at the clock."""
+
+
+class Subject(Protocol):
+    """What pieces of work have in common, such as a search's experiment; sent to each worker once."""
+
+    makes_models: ClassVar[bool]
+    """Whether a worker has models to forget after each piece of work."""
 
 
 class Spec(Protocol):
     """A piece of work."""
 
-    def run(self, experiment: Experiment, report: Callable[[dict[str, Any]], None]) -> Any:
+    leaves_models: ClassVar[bool]
+    """Whether it makes models that nobody needs afterwards."""
+
+    def run(self, experiment: Any, report: Callable[[dict[str, Any]], None]) -> Any:
         """Does it, in a worker."""
 
 
@@ -79,7 +94,7 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many pieces of work it is worth giving at a time."""
 
-    def begin(self, experiment: Experiment) -> None:
+    def begin(self, experiment: Subject) -> None:
         """Takes what the work will be about."""
 
     def submit(self, key: str, spec: Spec) -> None:
@@ -102,10 +117,10 @@ class InlineEngine:
     slots = 1
 
     def __init__(self) -> None:
-        self.experiment: Experiment | None = None
+        self.experiment: Subject | None = None
         self._queue: deque[tuple[str, Spec]] = deque()
 
-    def begin(self, experiment: Experiment) -> None:
+    def begin(self, experiment: Subject) -> None:
         """Takes it."""
         self.experiment = experiment
 

@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from mnist_tuner.search.experiment import Experiment
@@ -38,6 +38,7 @@ class TrialSpec:
     initial_epoch: int = 0
     states: tuple[bytes, ...] = ()
     keeps_states: bool = False
+    leaves_models: ClassVar[bool] = True
 
     def run(self, experiment: Experiment, report: Report) -> TrialResult:
         """The experiment's `run_trial`, in a worker."""

@@ -17,8 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from mnist_tuner.search.loading import begin_loading, finish_loading
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.engine import Spec
-    from mnist_tuner.search.experiment import Experiment
+    from mnist_tuner.search.engine import Spec, Subject
 
 _one_at_a_time = threading.Lock()
 
@@ -58,7 +57,7 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def __init__(self, name: str, experiment: bytes, most_growth: float) -> None:
         self.name = name
         self.pickled = experiment
-        self.experiment: Experiment | None = None
+        self.experiment: Subject | None = None
         self.most_growth = most_growth
         self.memory = 0
 
@@ -67,7 +66,7 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         begin_loading()
         set_generators_apart()
 
-    def get(self) -> Experiment:
+    def get(self) -> Subject:
         """The experiment, unpickled at its first use."""
         finish_loading()
         if self.experiment is None:
@@ -102,7 +101,7 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
         try:
             result = spec.run(experiment, lambda content: topic({"key": key, "news": content}))
         finally:
-            if experiment.makes_models:
+            if experiment.makes_models and spec.leaves_models:
                 from mnist_tuner.search.experiment import forget_models
 
                 forget_models()

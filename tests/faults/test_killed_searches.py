@@ -34,31 +34,35 @@ from tests.searches import (
 
 
 @pytest.mark.parametrize(
-    ("strategy", "trials", "workers", "everything"),
+    ("strategy", "moments", "everything"),
     [
-        pytest.param("grid", 0, 1, False, id="the driver of a grid search, before the first trial"),
-        pytest.param("hyperband", 4, 1, False, id="the driver of Hyperband, in the middle"),
-        pytest.param("bayesian", 6, 1, True, id="everything in a Bayesian search, before a point that it has thought about"),
+        pytest.param("hyperband", (0, 4), False, id="the driver of Hyperband, before the first trial and again in the middle"),
+        pytest.param("bayesian", (6,), True, id="everything in a Bayesian search, before a point that it has thought about"),
     ],
 )
 def test_a_search_killed_at_any_time_is_resumed_without_repeating_a_trial(
-    strategy: str, trials: int, workers: int, everything: bool, undisturbed: Undisturbed, tmp_path: Path
+    strategy: str, moments: tuple[int, ...], everything: bool, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    with launched(*search(strategy, undisturbed.data, tmp_path / "runs", workers)) as process:
-        wait_for_trials(process, trials)
-        started = family(process)
-        assert len(started) > workers  # the process that workers are forked from is another one
-        for each in started if everything else ():
-            each.suspend()  # so that none sees another one's death
-        process.kill()
-        for each in started if everything else ():
-            each.kill()
-        process.wait()
-        wait_until(lambda: not any(map(lives, started)))
-    run = run_in(tmp_path / "runs")
-    assert json.loads((run / "run.json").read_text())["status"] == "running"
-    kept = [line for line in journal(run) if line.endswith("\n")]
-    assert max(len(kept) - 1, 0) >= trials
+    arguments = search(strategy, undisturbed.data, tmp_path / "runs", workers=1)
+    kept: list[str] = []
+    for trials in moments:
+        with launched(*arguments) as process:
+            wait_for_trials(process, trials)
+            started = family(process)
+            assert len(started) > 1  # the process that workers are forked from is another one
+            for each in started if everything else ():
+                each.suspend()  # so that none sees another one's death
+            process.kill()
+            for each in started if everything else ():
+                each.kill()
+            process.wait()
+            wait_until(lambda alive=started: not any(map(lives, alive)))  # type: ignore[misc]
+        run = run_in(tmp_path / "runs")
+        assert json.loads((run / "run.json").read_text())["status"] == "running"
+        assert journal(run)[: len(kept)] == kept
+        kept = [line for line in journal(run) if line.endswith("\n")]
+        assert max(len(kept) - 1, 0) >= trials
+        arguments = ["search", "--resume", str(run), "--workers", "1"]
 
     mnist_tuner("search", "--resume", run, "--workers", "0")
     assert journal(run)[: len(kept)] == kept
@@ -71,15 +75,15 @@ def test_a_search_killed_in_its_final_comparison_repeats_none_of_its_trainings(u
         wait_for_trials(process, TRIALS["random"])
         started = family(process)
         run = run_in(tmp_path / "runs")
-        wait_until(lambda: len(journal(run, "final.jsonl")) == 2)
+        wait_until(lambda: len(journal(run, "trainings.jsonl")) == 2)
         process.kill()
         process.wait()
         wait_until(lambda: not any(map(lives, started)))
-    trials, final = journal(run), journal(run, "final.jsonl")
+    trials, final = journal(run), journal(run, "trainings.jsonl")
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     mnist_tuner("search", "--resume", run, "--workers", "1")
     assert journal(run) == trials
-    assert journal(run, "final.jsonl")[: len(final)] == final
+    assert journal(run, "trainings.jsonl")[: len(final)] == final
     assert outcome(run) == undisturbed.outcome("random")
     check_folder(run, TRIALS["random"])
 

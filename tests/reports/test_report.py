@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from mnist_tuner.reports.report import (
@@ -15,10 +14,13 @@ from mnist_tuner.reports.report import (
     Confusion,
     DataSummary,
     Mistake,
+    Repeated,
     RunReport,
     Timing,
+    Training,
     classification_report,
 )
+from mnist_tuner.reports.statistics import Estimate
 from mnist_tuner.runs import to_json
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
@@ -26,16 +28,9 @@ PREDICTED = np.array([0, 0, 0, 1, 1, 1, 0, 2, 0, 0])
 CONFIDENCE = np.array([0.9, 0.9, 0.9, 0.5, 0.9, 0.9, 0.875, 0.9, 0.25, 0.75])
 
 
-def probabilities(predicted: npt.NDArray[np.int64], confidence: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.float64]:
-    """Each row gives the class that was read its confidence; the others share the rest."""
-    rows = np.repeat((1 - confidence)[:, None] / (classes - 1), classes, axis=1)
-    rows[np.arange(len(predicted)), predicted] = confidence
-    return rows
-
-
 @pytest.fixture
 def report() -> ClassificationReport:
-    return classification_report(LABELS, PREDICTED, probabilities(PREDICTED, CONFIDENCE, 4), loss=0.125)
+    return classification_report(LABELS, PREDICTED, CONFIDENCE, 4, loss=0.125)
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ def test_the_accuracy_is_the_share_that_was_read_right(report: ClassificationRep
 
 
 def test_a_class_that_neither_occurs_nor_is_predicted_scores_zero_without_a_warning() -> None:
-    report = classification_report(np.array([0, 1]), np.array([0, 1]), np.eye(3)[:2], loss=0.0)
+    report = classification_report(np.array([0, 1]), np.array([0, 1]), np.ones(2), 3, loss=0.0)
     assert report.classes[2] == ClassScore(2, 0, 0.0, 0.0, 0.0)
 
 
@@ -87,18 +82,18 @@ def test_mistakes_come_with_the_most_confident_first(report: ClassificationRepor
     )
 
 
-def test_the_six_most_confident_mistakes_are_kept_and_equals_stay_in_order() -> None:
-    labels, predicted = np.zeros(9, np.int64), np.ones(9, np.int64)
-    confidence = np.array([0.6, 0.9, 0.7, 0.9, 0.8, 0.9, 0.65, 0.9, 0.55])
-    report = classification_report(labels, predicted, probabilities(predicted, confidence, 2), loss=1.0)
-    assert [mistake.index for mistake in report.mistakes] == [1, 3, 5, 7, 4, 2]
+def test_the_24_most_confident_mistakes_are_kept_and_equals_stay_in_order() -> None:
+    labels, predicted = np.zeros(30, np.int64), np.ones(30, np.int64)
+    confidence = np.tile([0.6, 0.9, 0.7, 0.9, 0.8], 6)
+    report = classification_report(labels, predicted, confidence, 2, loss=1.0)
+    assert [mistake.index for mistake in report.mistakes] == sorted(range(30), key=lambda index: -confidence[index])[:24]
 
 
 def test_the_five_most_frequent_confusions_come_in_order() -> None:
     counts = {(0, 1): 2, (0, 2): 4, (1, 0): 1, (1, 2): 6, (2, 0): 5, (2, 1): 3, (0, 0): 9}
     pairs = np.repeat(list(counts), list(counts.values()), axis=0)
     labels, predicted = pairs.T
-    report = classification_report(labels, predicted, probabilities(predicted, np.full(30, 0.5), 3), loss=1.0)
+    report = classification_report(labels, predicted, np.full(30, 0.5), 3, loss=1.0)
     assert report.confusions == (
         Confusion(1, 2, 6),
         Confusion(2, 0, 5),
@@ -108,10 +103,50 @@ def test_the_five_most_frequent_confusions_come_in_order() -> None:
     )
 
 
+def test_several_trainings_are_taken_together() -> None:
+    others = np.array([0, 0, 1, 1, 1, 1, 1, 2, 2, 0])
+    alone = [classification_report(LABELS, each, CONFIDENCE, 4, loss=None) for each in (PREDICTED, others)]
+    report = classification_report(LABELS, np.stack([PREDICTED, others]), np.stack([CONFIDENCE] * 2), 4, loss=0.25)
+    assert report.matrix == tuple(
+        tuple(a + b for a, b in zip(*rows, strict=True)) for rows in zip(*(each.matrix for each in alone), strict=True)
+    )
+    assert report.matrix[0] == (5, 3, 0, 0)
+    assert (report.correct, report.total, report.accuracy) == (6 + 7, 20, 0.65)
+    assert report.wilson95 is None  # 20 readings of 10 images are not 20 images
+    assert report.to_dict()["wilson95"] is None
+    assert report.classes[0] == ClassScore(0, 8, precision=5 / 9, recall=5 / 8, f1=10 / 17)
+    assert report.confusions[0] == Confusion(0, 1, 3)
+
+
+def test_a_mistake_that_several_trainings_make_comes_before_a_surer_one_of_a_single_training() -> None:
+    labels = np.zeros(4, np.int64)
+    predicted = np.array([[1, 1, 2, 0], [1, 0, 1, 0], [1, 0, 1, 0]])
+    confidence = np.array([[0.5, 0.99, 0.9, 0.9], [0.4, 0.9, 0.3, 0.9], [0.6, 0.9, 0.4, 0.9]])
+    report = classification_report(labels, predicted, confidence, 3, loss=0.5)
+    assert [(each.index, each.predicted, each.trainings) for each in report.mistakes] == [(0, 1, 3), (1, 1, 1), (2, 2, 1)]
+    assert [each.confidence for each in report.mistakes] == pytest.approx([0.5, 0.99, 0.9])
+
+
+def test_several_seeds_have_a_mean_a_deviation_and_an_interval_of_their_own(run: RunReport) -> None:
+    trainings = tuple(Training(seed, accuracy, 0.1, 2.0, ()) for seed, accuracy in ((3, 0.97), (4, 0.98), (5, 0.99)))
+    several = replace(run, seeds=Repeated(trainings, Estimate(0.98, 0.955, 1.0)), workers=2)
+    assert several.accuracy == Estimate(0.98, 0.955, 1.0)
+    document = json.loads(json.dumps(several.to_dict()))
+    assert (document["workers"], document["seeds"]["count"], document["seeds"]["mean"]) == (2, 3, 0.98)
+    assert document["seeds"]["interval95"] == [0.955, 1.0]
+    assert document["seeds"]["sd"] == pytest.approx(0.01)
+    assert document["seeds"]["trainings"][1] == {"seed": 4, "accuracy": 0.98, "loss": 0.1, "seconds": 2.0, "epochs": []}
+    assert run.accuracy is not None
+    assert run.test is not None
+    assert (run.accuracy.value, (run.accuracy.low, run.accuracy.high)) == (0.6, run.test.wilson95)
+    assert replace(run, test=None).accuracy is None
+
+
 def test_without_mistakes_there_is_nothing_confused() -> None:
     labels = np.array([0, 1, 2, 1], np.uint8)
-    report = classification_report(labels, labels, np.eye(3, dtype=np.float32)[labels], loss=0.5)
+    report = classification_report(labels, labels, np.ones(4, np.float32), 3, loss=0.5)
     assert (report.confusions, report.mistakes, report.accuracy) == ((), (), 1.0)
+    assert report.wilson95 is not None
     assert report.wilson95[1] == 1.0
     assert {score.f1 for score in report.classes} == {1.0}
 
@@ -128,6 +163,7 @@ def test_a_run_becomes_a_json_document_with_every_part(run: RunReport, report: C
         "config": {"epochs": 2, "hidden": [100, 100]},
         "device": "CPU (4 cores)",
         "threads": 1,
+        "workers": 0,
         "model": {"parameters": 89_610},
         "epochs": [{"epoch": 1, "loss": 0.5, "seconds": 1.5}, {"epoch": 2, "loss": 0.25, "seconds": 1.0}],
         "timing": {
@@ -147,7 +183,9 @@ def test_a_run_becomes_a_json_document_with_every_part(run: RunReport, report: C
             "image_shape": [28, 28],
             "classes": 10,
             "sha256": {"train-images-idx3-ubyte": "ab"},
+            "class_names": [],
         },
+        "seeds": None,
         "error": None,
     }
     assert (test["accuracy"], test["correct"], test["total"], test["loss"]) == (0.6, 6, 10, 0.125)
@@ -156,7 +194,7 @@ def test_a_run_becomes_a_json_document_with_every_part(run: RunReport, report: C
     assert test["classes"][0] == {"label": 0, "support": 4, "precision": 0.5, "recall": 0.75, "f1": 0.6}
     assert [entry["label"] for entry in test["classes"]] == [score.label for score in scores]
     assert test["confusions"][0] == {"label": 0, "predicted": 1, "count": 1}
-    assert test["mistakes"][0] == {"index": 6, "label": 1, "predicted": 0, "confidence": 0.875}
+    assert test["mistakes"][0] == {"index": 6, "label": 1, "predicted": 0, "confidence": 0.875, "trainings": 1}
 
 
 def test_what_a_run_has_not_reached_is_null(run: RunReport) -> None:

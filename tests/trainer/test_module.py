@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,12 @@ from mnist_tuner import build_baseline
 from mnist_tuner.data import Dataset
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, Logger, Module, NonFiniteLossError, Trainer
 from tests.trainer.conftest import Digits, weights
+
+
+@pytest.fixture
+def quiet(quiet: Callable[..., Trainer]) -> Callable[..., Trainer]:
+    """The trainer without XLA, whose compilation takes longer than these trainings; tests that are about it ask for it."""
+    return partial(quiet, jit_compile=False)
 
 
 class Net(Module):
@@ -65,7 +72,7 @@ for _name in vars(Callback):
 
 def test_a_module_learns(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     net = Net()
-    trainer = quiet(max_epochs=3)
+    trainer = quiet(max_epochs=3, jit_compile="auto")
     trainer.fit(net, digits(1000), digits(200))
     validated = trainer.callback_metrics["val_loss"]
     assert validated < 0.5
@@ -163,7 +170,7 @@ def test_epoch_values_are_reduced_as_asked(mnist: Dataset, quiet: Callable[..., 
             return self.loss(batch)
 
     x, y = mnist.train_images[:72] / np.float32(255), mnist.train_labels[:72]
-    trainer = quiet()
+    trainer = quiet(jit_compile="auto")
     trainer.fit(Logs(), ArrayLoader(x, y, batch_size=32))  # batches of 32, 32 and 8 with the values 0, 1 and 2
     expected = {
         "mean": (0 * 32 + 1 * 32 + 2 * 8) / 72,
@@ -242,9 +249,9 @@ def test_a_batch_hook_sees_every_batch_and_changes_no_bit(digits: Digits, quiet:
 
     counter, hooked, plain = Counter(), Net(), Net()
     keras.utils.set_random_seed(0)
-    quiet(callbacks=counter).fit(hooked, digits(330))
+    quiet(callbacks=counter, jit_compile="auto").fit(hooked, digits(330))
     keras.utils.set_random_seed(0)
-    quiet().fit(plain, digits(330))
+    quiet(jit_compile="auto").fit(plain, digits(330))
     assert counter.starts == list(range(11))
     assert len(set(counter.losses)) == 11
     assert hooked.model is not None
@@ -303,7 +310,7 @@ def test_a_repeated_fit_with_the_same_caps_does_nothing(digits: Digits, quiet: C
 
 def test_a_second_fit_of_a_module_compiles_nothing(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     net, loader = Net(), digits(320)
-    first, second = quiet(), quiet()
+    first, second = quiet(jit_compile="auto"), quiet(jit_compile="auto")
     first.fit(net, loader)
     compiled = first.compile_seconds
     second.fit(net, digits(320))
@@ -404,7 +411,7 @@ def test_a_step_that_xla_refuses_runs_as_a_plain_graph_with_a_warning(digits: Di
             loss = self.loss(batch)
             return loss + tf.strings.to_number(tf.strings.as_string(loss))
 
-    trainer, net = quiet(), Speller()
+    trainer, net = quiet(jit_compile="auto"), Speller()
     with pytest.warns(UserWarning, match="XLA cannot compile this step: it has no AsString operation"):
         trainer.fit(net, digits(330))
     assert trainer.global_step == 11
@@ -418,7 +425,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit_at_its_step(
 ) -> None:
     x = mnist.train_images[:640] / np.float32(255)
     x[32 * 7 + 3] = np.nan  # in the eighth batch
-    trainer, net = quiet(steps_per_call=steps_per_call), Net()
+    trainer, net = quiet(steps_per_call=steps_per_call, jit_compile="auto"), Net()
     with pytest.raises(NonFiniteLossError, match=r"the loss of step 8 \(epoch 1\) is not finite") as caught:
         trainer.fit(net, ArrayLoader(x, mnist.train_labels[:640]))
     assert (caught.value.step, caught.value.epoch, trainer.global_step) == (8, 1, 8)
@@ -453,10 +460,10 @@ def test_a_net_without_input_shape_is_built_on_the_data(digits: Digits, quiet: C
 def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
-    quiet().fit(module, digits(64))
+    quiet(jit_compile="auto").fit(module, digits(64))
     before = weights(model)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["sparse_top_k_categorical_accuracy"])
-    trainer = quiet()
+    trainer = quiet(jit_compile="auto")
     trainer.fit(module, digits(64))
     assert int(model.optimizer.iterations) == 2
     assert set(trainer.callback_metrics) == {"loss", "sparse_top_k_categorical_accuracy"}
@@ -467,10 +474,10 @@ def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits,
 def test_a_layer_frozen_between_two_fits_stays_as_it_is(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
-    quiet().fit(module, digits(64))
+    quiet(jit_compile="auto").fit(module, digits(64))
     model.layers[1].trainable = False
     before = weights(model)
-    quiet().fit(module, digits(64))
+    quiet(jit_compile="auto").fit(module, digits(64))
     after = weights(model)
     np.testing.assert_array_equal(after[0], before[0])
     assert np.abs(after[2] - before[2]).max() > 0
@@ -550,7 +557,7 @@ def test_a_train_step_that_reports_no_loss_is_told_so(digits: Digits, quiet: Cal
 
 def test_a_fitted_module_keeps_no_data_alive(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     net, loader = Net(), digits(64)
-    quiet().fit(net, loader, loader)
+    quiet(jit_compile="auto").fit(net, loader, loader)
     gone = weakref.ref(loader)
     del loader
     gc.collect()

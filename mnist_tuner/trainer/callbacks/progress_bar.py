@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.live import Place, open_place
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module
@@ -23,8 +23,8 @@ REFRESH_SECONDS = 0.1
 class RichProgressBar(Callback):
     """Shows the epoch, its metrics, the speed and the time.
 
-    On a terminal the running epoch's line is drawn anew at most ten times a second, between two calls of the compiled loop.
-    Elsewhere (a file, a notebook) there is just a line per finished epoch. The speed leaves out the time of compiling.
+    On a terminal the running epoch's line is drawn anew at most ten times a second, between two calls of the compiled loop, in
+    a notebook at most four times. Elsewhere there is just a line per finished epoch. The speed leaves out the time of compiling.
 
     Args:
         console: where to; by default the standard output.
@@ -36,15 +36,13 @@ class RichProgressBar(Callback):
     def __init__(self, console: Console | None = None, unit: str = "rows") -> None:
         self.console = console or Console()
         self.unit = unit
-        self._live: Live | None = None
+        self._live: Place | None = None
         self._columns: list[str] | None = None
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         """Opens the live line."""
         self._columns = None
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
+        self._live = open_place(self.console)
 
     def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
         """Starts the epoch's clock."""

@@ -1,0 +1,209 @@
+"""Reports read back from the folders of runs. What lies there is data: nothing of it can run code."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
+from mnist_tuner.reports.search import OBJECTIVE, SearchReport
+from mnist_tuner.runs import RunDirectory, is_locked
+
+
+def load_report(folder: Path) -> RunReport | SearchReport:
+    """The report of a run's folder.
+
+    Raises:
+        InputError: it is no run's folder, or its ``run.json`` is damaged or of another version.
+    """
+    run, document = RunDirectory.open(folder)
+    if document.get("schema_version") != SCHEMA_VERSION or document.get("command") not in ("train", "search"):
+        raise InputError(f"{run / 'run.json'}: not a run of mnist-tuner that this version can read")
+    document["run_dir"] = str(folder)  # it may have been moved
+    try:
+        _check_options(document)
+        return _search(document) if document["command"] == "search" else _run(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the document"
+        raise InputError(f"{run / 'run.json'}: damaged: {place}: {first['msg']}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{run / 'run.json'}: damaged ({type(error).__name__}: {error})") from None
+
+
+_OPTIONS = {
+    "train": ("hidden", "epochs", "batch_size", "learning_rate"),
+    "search": ("strategy", "widths", "epochs", "replicates", "scheduler"),
+}
+"""The options that reports speak of."""
+
+
+def _check_options(document: dict[str, Any]) -> None:
+    missing = [name for name in _OPTIONS[document["command"]] if name not in document["config"]]
+    missing += [name for name in ("mnist_tuner", "tensorflow", "keras", "python") if name not in document["versions"]]
+    if missing:
+        raise ValueError(f"it says nothing of {missing[0]}")
+
+
+def _run(document: dict[str, Any]) -> RunReport:
+    seeds = document["seeds"]
+    values = {
+        **document,
+        "parameters": document["model"]["parameters"],
+        "seeds": None if seeds is None else {**seeds, "mean": _estimate(seeds["mean"], seeds["interval95"])},
+    }
+    return TypeAdapter(RunReport).validate_python(values)
+
+
+def _search(document: dict[str, Any]) -> SearchReport:
+    final = document["final"] or dict.fromkeys(("baseline", "winner", "comparison"))
+    values = {
+        **document,
+        "trials": [_trial(trial) for trial in document["trials"]],
+        "baseline": _contestant(final["baseline"]),
+        "winner": _contestant(final["winner"]),
+        "comparison": _comparison(final["comparison"]),
+    }
+    return TypeAdapter(SearchReport).validate_python(values)
+
+
+def _trial(values: dict[str, Any]) -> dict[str, Any]:
+    replicates = values["replicates"]
+    return {
+        **values,
+        "trial_id": values["id"],
+        "values": {f"units_{number}": width for number, width in enumerate(values["units"], 1)},
+        "seeds": [replicate["seed"] for replicate in replicates],
+        "scores": [replicate[OBJECTIVE] for replicate in replicates],
+        "epochs": max((replicate["epochs"] for replicate in replicates), default=0),
+        "worker": "",
+        "reason": values.get("reason"),
+    }
+
+
+def _estimate(value: Any, interval: Any) -> dict[str, Any]:
+    low, high = interval
+    return {"value": value, "low": low, "high": high}
+
+
+def _contestant(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if values is None else {**values, "accuracy": _estimate(values["mean"], values["interval95"])}
+
+
+def _comparison(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    if values is None:
+        return None
+    names = [name for name in ("difference", "bootstrap") if values[name] is not None]
+    return {**values, **{name: _estimate(values[name]["value"], values[name]["interval"]) for name in names}}
+
+
+_DAMAGES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy makes of a damaged file, or of one that is something else."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run's net made of the test images.
+
+    Attributes:
+        labels: uint8, shape ``(n,)``.
+        predicted: uint8, shape ``(trainings, n)``.
+        seeds: of the trainings.
+        mistakes: the images of the report's mistakes, uint8 ``(mistakes, height, width)``.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    predicted: npt.NDArray[np.uint8]
+    seeds: tuple[int, ...]
+    mistakes: npt.NDArray[np.uint8]
+
+
+def load_predictions(report: RunReport | SearchReport) -> Predictions:
+    """The predictions of a run's net: of a search, the winner's.
+
+    Raises:
+        InputError: there are none, or the file is damaged.
+    """
+    path = Path(report.run_dir, "test_predictions.npz")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            single = "seed" in arrays  # of one training
+            labels, predicted, mistakes = (arrays[name] for name in ("labels", "predicted", "mistakes"))
+            seeds = arrays["seed"] if single else arrays["seeds"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is none: the run has not been tested") from None
+    except _DAMAGES as error:
+        raise InputError(f"{path}: damaged ({error})") from None
+    shapes = ", ".join(f"{array.dtype} {array.shape}" for array in (labels, predicted, seeds, mistakes))
+    searched = isinstance(report, SearchReport)
+    fits = predicted.ndim == 3 and seeds.ndim == 2 and not single if searched else True
+    if single:
+        predicted, seeds = predicted[None], seeds[None]
+    elif searched and fits and len(seeds):  # the first net is the winner
+        predicted, seeds = predicted[0], seeds[0]
+    fits = fits and all(np.issubdtype(array.dtype, np.integer) for array in (labels, predicted, seeds, mistakes))
+    if not fits or labels.ndim != 1 or seeds.ndim != 1 or mistakes.ndim != 3 or predicted.shape != (len(seeds), len(labels)):
+        raise InputError(f"{path}: damaged: arrays of {shapes}")
+    return Predictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A folder among the runs: its report, or why it has none."""
+
+    path: Path
+    report: RunReport | SearchReport | None
+    problem: str = ""
+
+    @property
+    def date(self) -> str | None:
+        """When it was begun, as its name says; None where it does not."""
+        try:
+            return time.strftime("%Y-%m-%d %H:%M", time.strptime(self.path.name[:15], "%Y%m%d-%H%M%S"))
+        except ValueError:
+            return None
+
+    @property
+    def status(self) -> str:
+        """That of the report; "killed" where it says that it is running and no process has the folder."""
+        assert self.report is not None
+        return "killed" if self.report.status == "running" and not is_locked(self.path) else self.report.status
+
+
+def list_runs(parent: Path) -> Iterator[Listed]:
+    """The runs in a folder, the newest first; folders that are none are named with the reason.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    try:
+        folders = sorted((path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")), reverse=True)
+    except OSError as error:
+        raise InputError(f"{parent}: {error.strerror}") from None
+    for path in folders:
+        try:
+            yield Listed(path, load_report(path))
+        except InputError as error:
+            yield Listed(path, None, str(error))
+        except OSError as error:
+            yield Listed(path, None, f"{error.filename}: {error.strerror}")

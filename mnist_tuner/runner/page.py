@@ -1,0 +1,68 @@
+"""A run's page: report.html and the figures beside it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_tuner.reports.comparison import ComparisonReport
+from mnist_tuner.reports.report import RunReport
+from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.trainer.atomic import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+def load_drawing() -> None:
+    """Imports what draws the page, in a thread: while a training computes, there is time."""
+    threading.Thread(target=_import, daemon=True).start()
+
+
+def _import() -> None:
+    import mnist_tuner.reports.figures
+    import mnist_tuner.reports.html  # noqa: F401
+
+
+def write_page(
+    report: RunReport | SearchReport | ComparisonReport,
+    mistakes: npt.NDArray[np.uint8] | None,
+    command: str,
+    path: Path,
+    figures: Path,
+) -> None:
+    """Writes the page of a report, and its figures as PNG and SVG.
+
+    Args:
+        report: what is shown.
+        mistakes: the images of its mistakes, uint8 ``(mistakes, height, width)``.
+        command: the command line that does the same again.
+        path: of the page.
+        figures: the folder of the figures; it is made.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    from mnist_tuner.reports.drawing import save
+    from mnist_tuner.reports.figures import draw
+    from mnist_tuner.reports.html import page
+
+    drawings = draw(report)
+    atomic_write(path, page(report, mistakes=mistakes, drawings=drawings, command=command))
+    figures.mkdir(exist_ok=True)
+    save(drawings, figures)
+
+
+def keep_page(report: RunReport | SearchReport, mistakes: npt.NDArray[np.uint8] | None, command: str) -> None:
+    """Writes a run's own page into its folder.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    folder = Path(report.run_dir)
+    write_page(report, mistakes, command, folder / PAGE, folder / FIGURES)
