@@ -624,6 +624,11 @@ def report(repeats: int) -> dict[str, Any]:
     return benchmark_report.report_study(repeats, child, console.print)
 
 
+def predict(repeats: int) -> dict[str, Any]:
+    """What reading pictures costs: one, and a thousand."""
+    return dict(benchmark_report.predict_study(repeats, run, child, console.print))
+
+
 BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "baseline": (baseline, 3),
     "display": (display, 5),
@@ -633,6 +638,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "search": (search, 3),
     "overhead": (overhead, 3),
     "report": (report, 5),
+    "predict": (predict, 5),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -119,6 +120,34 @@ def training() -> dict[str, float]:
 
 
 CHILDREN: dict[str, Callable[[], dict[str, float]]] = {"large_report": large_report, "training": training}
+
+
+def predict_study(repeats: int, run: Callable[..., Any], child: Callable[..., dict[str, Any]], say: Callable[[str], None]) -> Any:
+    """What reading pictures costs: one, and a thousand."""
+    from PIL import Image
+
+    from mnist_tuner.data import load_dataset
+
+    command = [sys.executable, "-m", "mnist_tuner"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run([*command, "train", "--epochs", "1", "--output", str(folder / "runs")])
+        (model,) = (folder / "runs").iterdir()
+        (folder / "digits").mkdir()
+        for number, image in enumerate(load_dataset().test_images[:1001]):
+            Image.fromarray(255 - image).resize((112, 112)).save(folder / "digits" / f"{number:04}.png")
+        (folder / "digits" / "1000.png").rename(folder / "one.png")
+        rows: list[tuple[float, float, float]] = []
+        for _ in range(repeats):
+            imported = child("load_ours")["import_s"]
+            one = run([*command, "predict", str(model), str(folder / "one.png")])[1]
+            rows.append((imported, one, run([*command, "predict", str(model), str(folder / "digits"), "--csv"])[1]))
+    imported, one, thousand = (median(column) for column in zip(*rows, strict=True))
+    say(
+        f"One picture takes {one:.2f} s, {one - imported:.2f} s more than the import of TensorFlow; 1,000 more pictures of 112 x 112 "
+        f"pixels {thousand - one:.2f} s, {1000 / (thousand - one):.0f} a second (medians of {repeats})."
+    )
+    return {"import_s": imported, "one_s": one, "thousand_s": thousand}
 
 
 def report_study(repeats: int, child: Callable[..., dict[str, Any]], say: Callable[[str], None]) -> dict[str, Any]:

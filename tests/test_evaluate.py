@@ -66,6 +66,12 @@ def manifest(folder: Path) -> dict[str, Any]:
     return document
 
 
+def tested(path: Path, **options: Any) -> dict[str, Any]:
+    """The document of an evaluation, as JSON has it."""
+    document: dict[str, Any] = json.loads(json.dumps(evaluate(path, quiet=True, **options)))
+    return document
+
+
 def matrix(labels: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int) -> list[list[int]]:
     """Counts by true label (rows) and by what was read."""
     counts = np.zeros((classes, classes), int)
@@ -153,7 +159,7 @@ def test_other_data_of_the_right_shape_is_tested_with_its_own_labels(runs: Runs,
     labels.write_bytes(raw[:8] + bytes((label + 1) % 4 for label in raw[8:]))
     folder = runs.single(0)
     own = manifest(folder)["test"]["matrix"]
-    document = evaluate(folder, data=data, quiet=True)
+    document = tested(folder, data=data)
     assert document["data"] == "rotated"
     assert document["test"]["matrix"] == [own[(row - 1) % 4] for row in range(4)]
     assert document["test"]["accuracy"] == sum(own[(row - 1) % 4][row] for row in range(4)) / 200
@@ -170,7 +176,7 @@ def test_the_environments_data_is_tested_where_the_command_names_none(runs: Runs
 
 def test_a_run_can_be_moved(runs: Runs, tmp_path: Path) -> None:
     moved = shutil.copytree(runs.single(0), tmp_path / "moved [to] here")
-    assert evaluate(moved, quiet=True)["test"]["matrix"] == manifest(runs.single(0))["test"]["matrix"]
+    assert tested(moved)["test"]["matrix"] == manifest(runs.single(0))["test"]["matrix"]
 
 
 def flat() -> keras.Model:
@@ -209,7 +215,7 @@ def test_a_model_of_another_program_has_the_accuracy_that_keras_gives_it(
     test = mnist.test_images.astype(np.float32).reshape(shape) / scale
     loss, accuracy = model.evaluate(test, mnist.test_labels, batch_size=500, verbose=0)
     assert accuracy > 0.6  # far from chance: a wrong scale would be seen
-    result = evaluate(tmp_path / "mine.keras", quiet=True)["test"]
+    result = tested(tmp_path / "mine.keras")["test"]
     assert result["total"] == 10_000
     assert result["accuracy"] == pytest.approx(accuracy, abs=2e-4)  # two images may lie on the edge of float32
     assert result["loss"] == pytest.approx(loss, rel=1e-4)
@@ -249,7 +255,7 @@ def test_a_run_whose_own_data_has_gone_says_so_and_takes_other(runs: Runs, tmp_p
     document["config"]["data"] = str(tmp_path / "gone")
     (folder / "run.json").write_text(json.dumps(document))
     assert str(tmp_path / "gone") in refusal(folder)
-    assert evaluate(folder, data=runs.data, quiet=True)["test"]["matrix"] == document["test"]["matrix"]
+    assert tested(folder, data=runs.data)["test"]["matrix"] == document["test"]["matrix"]
 
 
 def test_what_is_no_model_is_refused_in_one_line(made: Made, runs: Runs, tmp_path: Path) -> None:
@@ -395,6 +401,6 @@ def test_the_command_line_refuses_with_code_2(made: Made, tmp_path: Path) -> Non
 
 def test_the_embedded_digits_are_tested_where_nothing_is_known_of_a_model(made: Made, tmp_path: Path) -> None:
     alone = shutil.copy(made.digits() / "model.keras", tmp_path / "alone.keras")
-    document = evaluate(alone, quiet=True)
+    document = tested(alone)
     assert document["data"] == "MNIST" == load_dataset().name
     assert document["test"]["matrix"] == manifest(made.digits())["test"]["matrix"]

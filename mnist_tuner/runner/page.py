@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def load_drawing() -> None:
 
 
 def _import() -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has to say when it makes its list of fonts
     import mnist_tuner.reports.figures
     import mnist_tuner.reports.html  # noqa: F401
 
