@@ -144,7 +144,7 @@ def predict_study(repeats: int, run: Callable[..., Any], child: Callable[..., di
             rows.append((imported, one, run([*command, "predict", str(model), str(folder / "digits"), "--csv"])[1]))
     imported, one, thousand = (median(column) for column in zip(*rows, strict=True))
     say(
-        f"One picture takes {one:.2f} s, {one - imported:.2f} s more than the import of TensorFlow; 1,000 more pictures of 112 x 112 "
+        f"One picture takes {one:.2f} s, {one - imported:.2f} s more than the import of TensorFlow; 1,000 more of 112 x 112 "
         f"pixels {thousand - one:.2f} s, {1000 / (thousand - one):.0f} a second (medians of {repeats})."
     )
     return {"import_s": imported, "one_s": one, "thousand_s": thousand}

@@ -206,7 +206,7 @@ def test_a_model_of_another_program_has_the_accuracy_that_keras_gives_it(
 ) -> None:
     keras.utils.set_random_seed(3)
     model = build()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     shape = (-1, *model.inputs[0].shape[1:])
     scale = 1 if build is rescaling else 255
     train = mnist.train_images[:6400].astype(np.float32) / scale
