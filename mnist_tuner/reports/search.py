@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ def read_curves(path: Path, wanted: Collection[str]) -> tuple[Curve, ...]:
         for row in csv.DictReader(file):
             if row["trial"] in wanted and row["epoch"]:
                 replicate = found.setdefault(row["trial"], {}).setdefault(row["replicate"], {})
-                replicate[int(row["epoch"])] = float(row[OBJECTIVE]) if row[OBJECTIVE] else None
+                score = float(row[OBJECTIVE] or "nan")
+                replicate[int(row["epoch"])] = score if math.isfinite(score) else None
     return tuple(
         Curve(trial, tuple(next(iter(of.values()))), tuple(tuple(scores.values()) for scores in of.values()))
         for trial, of in found.items()

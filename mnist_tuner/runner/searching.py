@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import shlex
 import time
@@ -35,7 +34,7 @@ from mnist_tuner.runner.setting import (
     timed_load,
     versions_of,
 )
-from mnist_tuner.runner.trainings import Listener, predictions, train_all
+from mnist_tuner.runner.trainings import Listener, mean_loss, predictions, train_all
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
@@ -303,7 +302,7 @@ class _Search:
         comparison = None
         if len(nets) > 1:
             comparison = compare((contestants[0].name, contestants[1].name), labels, (predicted[0], predicted[1]))
-        loss = math.fsum(training.loss for training in trainings[: config.final_seeds]) / config.final_seeds
+        loss = mean_loss(trainings[: config.final_seeds])
         test = classification_report(labels, predicted[0], confidence[0], dataset.classes, loss)
         self.report = replace(
             self.report,

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.text import Text
 
 from mnist_tuner.errors import InputError
@@ -17,7 +16,7 @@ from mnist_tuner.reports.statistics import accuracy_interval
 from mnist_tuner.runner.page import load_drawing
 from mnist_tuner.runner.setting import check_memory, summarize, timed_load
 from mnist_tuner.runner.training import Run
-from mnist_tuner.runner.trainings import Judged, Listener, Trainings, predictions, train_all
+from mnist_tuner.runner.trainings import Judged, Listener, Trainings, mean_loss, predictions, train_all
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
@@ -82,11 +81,10 @@ class SeveralSeeds(Run):
         dataset, trainings = self.dataset, self.trainings
         predicted, confidence = predictions(trainings)
         labels = dataset.test_labels[: predicted.shape[1]]
-        loss = float(np.mean([training.loss for training in trainings]))
         self.report = replace(
             self.report,
             parameters=trainings[0].parameters,
-            test=classification_report(labels, predicted, confidence, dataset.classes, loss),
+            test=classification_report(labels, predicted, confidence, dataset.classes, mean_loss(trainings)),
             seeds=Repeated(
                 tuple(Training(each.seed, each.accuracy, each.loss, each.seconds, each.epochs) for each in trainings),
                 accuracy_interval(predicted == labels),

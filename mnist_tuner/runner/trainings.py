@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Judged:
     Attributes:
         seed: of the training.
         accuracy: the share that it read right.
-        loss: the mean.
+        loss: the mean; None where it is not finite.
         parameters: the model's.
         epochs: one dict per epoch: epoch (from 1), the metrics, seconds.
         seconds: it took.
@@ -44,7 +45,7 @@ class Judged:
 
     seed: int
     accuracy: float
-    loss: float
+    loss: float | None
     parameters: int
     epochs: tuple[dict[str, int | float | None], ...]
     seconds: float
@@ -132,14 +133,25 @@ class TrainingSpec:
         return Judged(
             config.seed,
             float((predicted == dataset.test_labels[: len(predicted)]).mean()),
-            loss,
+            _finite(loss),
             kept.model.count_params(),
-            tuple(history.epochs),
+            tuple({name: _finite(value) for name, value in epoch.items()} for epoch in history.epochs),
             round(time.perf_counter() - began, 3),
             predicted.tobytes(),
             probabilities.max(axis=1).tobytes(),
             content.getvalue(),
         )
+
+
+def _finite(value: float | None) -> float | None:
+    """What JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def mean_loss(trainings: Sequence[Judged]) -> float | None:
+    """The mean of the trainings' losses; None where one is not finite."""
+    losses = [training.loss for training in trainings if training.loss is not None]
+    return math.fsum(losses) / len(losses) if len(losses) == len(trainings) else None
 
 
 def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float]:
