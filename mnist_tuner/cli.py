@@ -53,6 +53,9 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         named = {"format" if name == "kind" else name: name for name in hints if name not in _NOT_IN_FILES}
         values = read_options(path, {key: _kind_of(hints[name]) for key, name in named.items()})
         context.default_map = {named[key]: value for key, value in values.items()}
+        for parameter in context.command.params:
+            if parameter.name in context.default_map:
+                parameter.envvar = None  # what the file says goes before the environment, too
     return path
 
 
@@ -80,7 +83,7 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="TOML file of options; the command line goes before.",
+        help="TOML file of options; the command line wins.",
         callback=_read_config,
         is_eager=True,
         show_default="none",
@@ -110,7 +113,7 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden is {text!r}: expected widths separated by commas, such as 100,100") from None
 
 
-_MAY_CHANGE = ("resume", "config_file", "epochs", "seeds", "max_time", "profile", "quiet", "json")
+_MAY_CHANGE = ("resume", "epochs", "seeds", "max_time", "profile", "quiet", "json")
 """The options that a run may be resumed with."""
 
 
@@ -161,7 +164,8 @@ def train(
     if resume is not None:
         given = [name for name in context.params if _is_given(context, name)]
         if contradicting := [name for name in given if name not in _MAY_CHANGE]:
-            raise InputError(f"--resume takes the run's own options: leave out --{contradicting[0].replace('_', '-')}")
+            option = contradicting[0].removesuffix("_file").replace("_", "-")
+            raise InputError(f"--resume takes the run's own options: leave out --{option}")
         config = training.resumed_config(resume, epochs if "epochs" in given else None, seeds if "seeds" in given else None)
     else:
         config = TrainConfig(
@@ -279,6 +283,8 @@ def search(
         scheduler=scheduler,
     )
     if resume is not None:
+        if config_file is not None:
+            raise InputError("--resume takes the search's own options: leave out --config")
         given = [name for name in context.params if _is_given(context, name)]
         config = searching.resumed_config(resume, config, given)
 
@@ -449,9 +455,11 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _one_line(error: Exception) -> str:
+    from mnist_tuner.reports.console import printable
+
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    return printable(" ".join(str(error).split()))
 
 
 def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -55,6 +55,7 @@ class TrainConfig:
     logger: tuple[str, ...] = ("csv",)
 
     def __post_init__(self) -> None:
+        _check_paths(self.data, self.classes, self.output)
         _check_range("--epochs", self.epochs, 1, 100_000)
         _check_range("--batch-size", self.batch_size, 1, 1_000_000)
         _check_range("--seed", self.seed, 0, 2**32 - 1)
@@ -137,6 +138,7 @@ class SearchConfig:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
+        _check_paths(self.data, self.classes, self.output)
         _check_choices("--strategy", (self.strategy,), ("random", "grid", "bayesian", "hyperband"))
         _check_range("--trials", 1 if self.trials is None else self.trials, 1, 1_000_000)
         _check_range("--epochs", self.epochs, 1, 100_000)
@@ -182,8 +184,8 @@ _KINDS: dict[str, Any] = {
     "bool": bool,
     "str": str,
     "Path": str,
-    "tuple[int, ...]": list,
-    "tuple[str, ...]": list,
+    "tuple[int, ...]": (list, tuple),
+    "tuple[str, ...]": (list, tuple),
     "int | None": (int, type(None)),
     "str | None": (str, type(None)),
     "Path | None": (str, type(None)),
@@ -196,7 +198,11 @@ def _from_dict(kind: type[Config], values: Any) -> Config:
         raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
     options: dict[str, Any] = {}
     for name, value in values.items():
-        if not isinstance(value, _KINDS[known[name]]):
+        wrong = not isinstance(value, _KINDS[known[name]]) or (isinstance(value, bool) and known[name] != "bool")
+        if isinstance(value, (list, tuple)):
+            element = int if "int" in known[name] else str
+            wrong = wrong or any(type(item) is not element for item in value)
+        if wrong:
             raise InputError(f"the configuration's {name} is {value!r}: expected {known[name]}")
         options[name] = Path(value) if value and "Path" in known[name] else tuple(value) if "tuple" in known[name] else value
     return kind(**options)
@@ -238,6 +244,14 @@ def check_duration(text: str) -> None:
 def _check_range(option: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InputError(f"{option} is {value}: expected {low:,} to {high:,}")
+
+
+def _check_paths(*paths: Path | None) -> None:
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{str(path)!r}: the name is no text in UTF-8") from None
 
 
 def _check_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+
+DAMAGES = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What Python and numpy make of a damaged archive, or of one that is something else."""
+
 
 class InputError(ValueError):
     """What a person gave cannot be used.

@@ -25,18 +25,22 @@ def read_options(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, is no TOML, or has an unknown name or a value of the wrong type: the line is named.
     """
+    text = ""
     try:
         text = path.read_bytes().decode()
         values = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"--config {path}: not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors and Unicode's are ValueErrors
+        place = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the last") if text else str(error)
+        raise InputError(f"--config {path}: not TOML: {place}") from None
     options: dict[str, Any] = {}
     for key, value in values.items():
         name, place = key.replace("-", "_"), f"--config {path}, line {_line(text, key)}"
         if name not in kinds:
             raise InputError(f"{place}: {key} is no option of this command: expected one of {', '.join(sorted(kinds))}")
+        if name in options:
+            raise InputError(f"{place}: {key} is there twice")
         kind = kinds[name]
         if kind is str and isinstance(value, list) and value and all(type(item) in (int, str) for item in value):
             separator = ":" if name == "widths" else ","
@@ -59,5 +63,8 @@ def _line(text: str, key: str) -> int:
 def write_options(command: str, values: Mapping[str, Any]) -> str:
     """A file with these options: JSON's numbers, texts, truth values and lists are TOML, too."""
     lines = [f"# mnist-tuner {command} --config THIS_FILE does the same again"]
-    lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None]
+    for name, value in values.items():
+        if value is not None:
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which only TOML does not allow
+            lines.append(f"{name} = {text}")
     return "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parents: list[Path] = []
+        self._descriptor: int | None = None
 
     @classmethod
     def create(cls, parent: Path, command: str, name: str) -> RunDirectory:
@@ -72,6 +73,12 @@ class RunDirectory:
         self._descriptor = lock_folder(self.path)
         remove_torn_files(self.path)
 
+    def unlock(self) -> None:
+        """Lets others work in the folder again, this process among them."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
@@ -91,8 +98,12 @@ class RunDirectory:
         atomic_write(self / "run.json", to_json(manifest))
 
 
-def lock_folder(path: Path) -> int:
+def lock_folder(path: Path, *, shared: bool = False) -> int:
     """Keeps other processes out of a folder while this one lives, or until the file descriptor that is returned is closed.
+
+    Args:
+        path: the folder.
+        shared: whether others that ask for the same may have it at the same time.
 
     Raises:
         InputError: another one is working in it.
@@ -103,7 +114,7 @@ def lock_folder(path: Path) -> int:
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise InputError(f"{path}: another process is working on this run") from None
@@ -115,7 +126,7 @@ def lock_folder(path: Path) -> int:
 def is_locked(path: Path) -> bool:
     """Whether a process is working in a folder."""
     try:
-        os.close(lock_folder(path))
+        os.close(lock_folder(path, shared=True))
     except InputError:
         return True
     return False
@@ -126,7 +137,10 @@ def remove_torn_files(folder: Path) -> None:
     writing there."""
     for depth in range(4):
         for path in folder.glob("*/" * depth + f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def to_json(document: dict[str, Any]) -> str:

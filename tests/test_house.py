@@ -17,7 +17,7 @@ ABOVE = {  # what each room may import of the house
     "data": {"trainer", "errors"},
     "models": {"models", "data", "trainer", "errors"},
     "search": {"search", "trainer", "runs", "startup", "errors"},
-    "reports": {"reports", "search", "trainer", "runs", "errors"},
+    "reports": {"reports", "search", "trainer", "runs", "config", "errors"},
     "runs": {"trainer", "errors"},
     "config": {"trainer", "errors"},
     "startup": {"errors"},

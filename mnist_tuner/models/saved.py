@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.models.baseline import build_baseline
 
 
@@ -25,21 +25,18 @@ def load_keras_model(path: Path) -> keras.Model:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # Keras would crash the process on damaged weights, at its end
+                raise zipfile.BadZipFile("its checksums are wrong")
             config = json.loads(file.read("config.json"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, KeyError, ValueError, RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise InputError(f"{path}: not a .keras file, or a damaged one ({error})") from None
-    for part in _parts(config):
-        module = part.get("module") or ""
-        if ">" in str(part.get("registered_name")):
-            foreign = str(part["registered_name"])
-        elif module not in ("builtins", "") and module.partition(".")[0] != "keras":
-            foreign = f"{module}.{part.get('class_name')}"
-        elif part.get("class_name") in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"):
-            foreign = str(part["class_name"])
-        else:
-            continue
+    try:
+        foreign = next((found for part in _parts(config) if (found := _foreign(part))), None)
+    except RecursionError:
+        raise InputError(f"{path}: not a .keras file, or a damaged one") from None
+    if foreign is not None:
         raise InputError(f"{path}: holds {foreign}, which could run code: only Keras's own layers are loaded")
     try:
         model = keras.models.load_model(path, safe_mode=True)
@@ -48,6 +45,26 @@ def load_keras_model(path: Path) -> keras.Model:
     if not isinstance(model, keras.Model) or not model.built:
         raise InputError(f"{path}: not a built Keras model")
     return model
+
+
+_MODULES = (
+    *("layers", "initializers", "regularizers", "constraints", "activations", "optimizers", "losses", "metrics", "models"),
+    *("dtype_policies", "random", "src.models", "src.layers", "src.dtype_policies"),
+)
+"""The parts of Keras of which a model may consist."""
+_CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "StringLookup", "IntegerLookup")
+"""Classes of Keras that hold code, or read files."""
+
+
+def _foreign(part: dict[str, Any]) -> str | None:
+    """What in a part of a configuration is none of Keras's own layers; None where all is well."""
+    module, name, registered = (str(part.get(key) or "") for key in ("module", "class_name", "registered_name"))
+    if ">" in registered:
+        return registered
+    known = module in ("", "builtins", "keras") or any(
+        module == f"keras.{each}" or module.startswith(f"keras.{each}.") for each in _MODULES
+    )
+    return None if known and name not in _CODE else f"{module}.{name}".removeprefix(".")
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
@@ -98,7 +115,7 @@ def with_preprocessing(model: keras.Model, image_shape: tuple[int, int]) -> kera
     Raises:
         InputError: the model takes or gives something else.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or model.outputs[0].shape[1] < 2:
         raise InputError("the model is no classifier of images: expected one input, and one output of the shape (n, classes)")
     wanted = tuple(model.inputs[0].shape[1:])
     if None in wanted or math.prod(wanted) != math.prod(image_shape):
@@ -106,15 +123,22 @@ def with_preprocessing(model: keras.Model, image_shape: tuple[int, int]) -> kera
         raise InputError(f"the model takes inputs of the shape {wanted}: the images are {height} x {width}")
     images = keras.Input(image_shape, dtype="uint8", name="images")
     hidden: Any = images
-    scales_itself = any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in model.layers)
+    scales_itself = any(
+        isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in model._flatten_layers()
+    )
     if "float" in str(model.inputs[0].dtype):
         hidden = keras.layers.Rescaling(1.0 if scales_itself else float(np.float32(1 / 255)), name="scale")(hidden)
     if wanted != image_shape:
         hidden = keras.layers.Reshape(wanted, name="shape")(hidden)
     last = model.layers[-1]
-    if not isinstance(last, keras.layers.Dense):
-        return keras.Model(images, model(hidden), name=model.name)
-    hidden = keras.Model(model.inputs, last.input)(hidden) if len(model.layers) > 1 else hidden
+    if type(last) is not keras.layers.Dense or len(last.get_weights()) != 1 + last.use_bias:
+        whole = keras.Model(images, model(hidden), name=model.name)
+        sums = whole(np.full((2, *image_shape), 100, np.uint8)).numpy().sum(axis=1)
+        if not np.allclose(sums, 1, atol=1e-3):
+            raise InputError("the model's outputs are no probabilities: expected a last layer that is Dense, or a softmax")
+        return whole
+    if len(model.layers) > 1:
+        hidden = keras.Model(model.inputs, last.input)(hidden)
     dense = keras.layers.Dense(last.units, use_bias=last.use_bias, dtype="float32", name="logits")
     logits = dense(hidden)
     dense.set_weights(last.get_weights())

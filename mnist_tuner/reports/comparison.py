@@ -132,36 +132,38 @@ class Comparison:
         """What follows, in a sentence for everybody."""
         difference, images = self.difference, self.images
         once = self.seed_sd is None
+        sure = f"{100 * difference.low:.2f} to {100 * difference.high:.2f} with {100 * self.confidence:.4g} % confidence"
+        points = f"{100 * difference.value:.2f} points ({sure})"
         if self.distinguishable and once:
-            points = f"{100 * difference.value:.2f} points ({100 * difference.low:.2f} to {100 * difference.high:.2f})"
-            return f"This training of {self.first} is better than that of {self.second}: by {points} on such images."
+            return f"Of these two trained copies, that of {self.first} is better than that of {self.second}: by {points}."
         if self.distinguishable:
-            points = f"{100 * difference.value:.2f} +/- {100 * difference.margin:.2f} points"
             return f"{self.first} is better than {self.second} by {points}."
         apart = f"{self.first} and {self.second} cannot be told apart" + (" by one training of each" if once else "")
-        digits = round(difference.value * images)
-        if digits == 0:
+        if difference.value == 0:
             return f"{apart}: they read equally many of {images:,} images right."
-        chance = max(1, round(difference.margin * images))
-        count = f"{digits:,} image{'s' if digits > 1 else ''} of {images:,}"
-        return f"{apart}: the difference is {count}, and chance alone moves it by up to {chance:,}."
+        count = difference.value * images
+        told = "less than one image" if count < 0.995 else f"{count:,.0f} image{'s' if round(count) > 1 else ''}"
+        if once:
+            limits = f"from {difference.low * images:,.1f} to {difference.high * images:,.1f}"
+            return f"{apart}: the difference is {told} of {images:,}, which may be chance (its interval goes {limits})."
+        return (
+            f"{apart}: the difference is {told} of {images:,}, and chance alone may move it by {difference.margin * images:,.0f}."
+        )
 
     @property
     def outlook(self) -> str:
-        """What it would take to know more; empty where the question is answered."""
+        """What it would take to know more; empty where the question is answered, or nobody can say."""
         if self.seed_sd is None:
-            again = "" if self.distinguishable else "more "
-            return (
-                f"Another training of each may turn out otherwise: train each with several seeds to know {again}about the nets."
-            )
+            return "This does not say which net is better: for that, train each with several seeds (mnist-tuner train --seeds 5)."
         if self.distinguishable:
-            return ""
+            close = self.difference.low < 0.1 * self.difference.value
+            return "That is close to the limit: more seeds would make it firmer." if close else ""
         if self.seeds_needed is None:
             return f"No number of seeds would show so small a difference: {self.images:,} images are too few for that."
-        return (
-            f"If the difference is real, {self.seeds_needed:,} seeds of each would probably show it (here it was "
-            f"{self._count()})."
-        )
+        if self.seeds_needed <= min(self.trainings):
+            return ""
+        found = f"{self.seeds_needed:,} seeds of each would show it in 4 of 5 tries (here it was {self._count()})"
+        return f"That does not mean that they are equal: if the difference is real, {found}."
 
     def _count(self) -> str:
         first, second = self.trainings
@@ -218,7 +220,7 @@ def compare(
         "Welch-Satterthwaite",
         bootstrap=bootstrap_difference(a, b) if min(trainings) >= BOOTSTRAP_SEEDS else None,
         seed_sd=(variance_a**0.5, variance_b**0.5),
-        seeds_needed=seeds_needed(found.estimate.value, found.of_many_seeds),
+        seeds_needed=seeds_needed(found.estimate.value, found.of_many_seeds, confidence=confidence),
     )
 
 
@@ -244,7 +246,8 @@ class ComparisonReport:
         images: how many test images.
         run_dirs: the runs' folders, in the order of the contestants.
         contestants: the highest mean accuracy first.
-        comparisons: of every two.
+        comparisons: of every two, the first one's first.
+        notes: what else the runs differ in.
     """
 
     data: str
@@ -252,23 +255,34 @@ class ComparisonReport:
     run_dirs: tuple[str, ...]
     contestants: tuple[Contestant, ...]
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """Who is better, in a sentence for everybody."""
         if len(self.comparisons) == 1:
             return self.comparisons[0].verdict
-        best = self.contestants[0].name
-        against = {comparison.second: comparison for comparison in self.comparisons if comparison.first == best}
-        equal = [net.name for net in self.contestants[1:] if net.name not in against or not against[net.name].distinguishable]
+        best, others = self.contestants[0], self.contestants[1:]
+        against = self.comparisons[: len(others)]
+        equal = [net.name for net, comparison in zip(others, against, strict=True) if not comparison.distinguishable]
+        once = any(comparison.seed_sd is None for comparison in against)
         if not equal:
-            return f"{best} is the best of the {len(self.contestants)}."
-        return f"{best} has the highest accuracy, but cannot be told apart from {_enumerated(equal)}."
+            count = len(self.contestants)
+            return (
+                f"This training of {best.name} is the best of these {count}."
+                if once
+                else f"{best.name} is the best of the {count}."
+            )
+        return f"{best.name} has the highest accuracy, but cannot be told apart from {_enumerated(equal)}."
 
     @property
     def outlook(self) -> str:
         """What it would take to know more; empty where the question is answered."""
-        return self.comparisons[0].outlook if len(self.comparisons) == 1 else ""
+        if len(self.comparisons) > 1 and all(comparison.seed_sd is not None for comparison in self.comparisons):
+            return ""
+        return next(
+            comparison.outlook for comparison in self.comparisons if comparison.seed_sd is None or len(self.comparisons) == 1
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; the README has its schema."""
@@ -279,6 +293,7 @@ class ComparisonReport:
             "images": self.images,
             "runs": [{"run_dir": folder, **net.to_dict()} for folder, net in zip(self.run_dirs, self.contestants, strict=True)],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "notes": list(self.notes),
             "verdict": self.verdict,
             "outlook": self.outlook,
         }

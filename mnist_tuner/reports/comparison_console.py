@@ -39,7 +39,7 @@ def result(report: ComparisonReport) -> list[RenderableType]:
     if several:
         parts.append(Text("All these intervals hold together with 95 %: each is wider than it would be alone.", style="dim"))
     parts += ["", Text(report.verdict, style="bold green" if distinguishable else "bold")]
-    return [*parts, *([Text(report.outlook)] if report.outlook else [])]
+    return [*parts, *(Text(sentence) for sentence in (report.outlook, *report.notes) if sentence)]
 
 
 def _evidence(comparison: Comparison) -> str:

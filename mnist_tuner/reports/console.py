@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,22 @@ from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSum
 from mnist_tuner.reports.statistics import Estimate
 
 
+def printable(text: str) -> str:
+    """A text with its control characters written out, but for line ends and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each in "\n\t" or not unicodedata.category(each).startswith("C") else f"\\x{ord(each):02x}" for each in text
+    )
+
+
 class Terminal(Console):
-    """A console whose reader may go away."""
+    """A console whose reader may go away, and on which no text can be more than text."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments, with control characters shown as what they are: names of files and data may hold some."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """The reader has gone (``| head``): with nobody to report to, it ends as after Ctrl-C."""

@@ -17,7 +17,7 @@ from mnist_tuner.search.display import duration_text
 
 def table(listed: Sequence[Listed], parent: Path) -> list[RenderableType]:
     """The runs in a folder, the newest first, each with its folder below it; then the folders that are none."""
-    names = ("date", "kind", "net", "status", "test accuracy", "time")
+    names = ("date", "kind", "net", "data", "status", "test accuracy", "time")
     rows = [(_cells(_row(entry)), entry) for entry in listed if entry.report is not None]
     widths = [max(map(len, column)) for column in zip(names, *(cells for cells, _ in rows), strict=True)]
     parts: list[RenderableType] = [Text(_line(names, widths), style="bold")] if rows else [Text(f"{parent}: no runs")]
@@ -25,18 +25,20 @@ def table(listed: Sequence[Listed], parent: Path) -> list[RenderableType]:
         parts.append(Text(_line(cells, widths), style="" if entry.status == "finished" else "yellow"))
         parts.append(Text(f"  {entry.path}", style="dim"))
     if rows:
-        parts.append(Text("Accuracy in per cent, with its 95 % interval.", style="dim"))
+        note = "train x5: with 5 seeds; search x16: of 16 trials. Accuracy in per cent, with its 95 % interval."
+        parts.append(Text(note, style="dim"))
     return [*parts, *(Text(f"skipped: {entry.problem}", style="yellow") for entry in listed if entry.report is None)]
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     accuracy, seconds = row["accuracy"], row["seconds"]
     return (
-        row["date"] or "",
+        (row["date"] or "")[5:],
         row["kind"],
         row["net"],
+        row["data"][:12],
         row["status"],
-        "" if accuracy is None else f"{100 * accuracy.value:.2f} ({100 * accuracy.low:.2f} to {100 * accuracy.high:.2f})",
+        "" if accuracy is None else f"{100 * accuracy.value:.2f} ({100 * accuracy.low:.2f}-{100 * accuracy.high:.2f})",
         "" if seconds is None else duration_text(seconds),
     )
 
@@ -76,6 +78,7 @@ def _row(entry: Listed) -> dict[str, Any]:
         "date": entry.date,
         "kind": kind,
         "net": net,
+        "data": "" if report.data is None else report.data.name,
         "status": entry.status,
         "accuracy": accuracy,
         "seconds": None if report.timing is None else report.timing.total_s,

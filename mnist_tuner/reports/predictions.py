@@ -77,11 +77,16 @@ class Predictions:
         return text.getvalue()
 
 
+EMPTY = "empty"
+
+
 def sentence(prediction: Prediction) -> Text:
     """What was read, in a line."""
+    if (prediction.doubt or "").startswith(EMPTY):
+        return Text("nothing to read: the picture is empty", style="yellow")
     style = "bold yellow" if prediction.doubt else "bold green"
     text = Text.assemble((prediction.name, style), f"  {prediction.confidence:.2%}")
-    text.append(f"  then {prediction.second_name} {prediction.second_confidence:.2%}", "dim")
+    text.append(f"  runner-up {prediction.second_name} {prediction.second_confidence:.2%}", "dim")
     if prediction.doubt:
         text.append(f"  doubtful: {prediction.doubt}", "yellow")
     return text
@@ -89,8 +94,11 @@ def sentence(prediction: Prediction) -> Text:
 
 def with_picture(prediction: Prediction, image: npt.NDArray[np.uint8]) -> RenderableType:
     """What was read, beside what the net saw: uint8 ``(height, width)``."""
-    lines = [Text(prediction.file, overflow="fold"), Text.assemble((prediction.name, "bold"), f"  {prediction.confidence:.2%}")]
-    lines.append(Text(f"then {prediction.second_name}  {prediction.second_confidence:.2%}", "dim"))
+    lines = [Text(prediction.file, overflow="fold")]
+    if (prediction.doubt or "").startswith(EMPTY):
+        return Columns([Picture(image), Group(*lines, sentence(prediction))], padding=(0, 2))
+    lines.append(Text.assemble((prediction.name, "bold"), f"  {prediction.confidence:.2%}"))
+    lines.append(Text(f"runner-up {prediction.second_name}  {prediction.second_confidence:.2%}", "dim"))
     if prediction.doubt:
         lines.append(Text(f"doubtful: {prediction.doubt}", "yellow"))
     return Columns([Picture(image), Group(*lines)], padding=(0, 2))

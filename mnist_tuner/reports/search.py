@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.reports.comparison import Comparison, Contestant
 from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
 from mnist_tuner.reports.selection import Selection, select
@@ -81,6 +82,7 @@ class SearchReport:
         baseline, winner: trained anew on all training images, with seeds that are not the search's, and measured on the test
             images; None until then, and no winner where it is the baseline.
         comparison: of the two.
+        looked_before: nets that had won, and had been measured on the test images, before the search was resumed.
         test: what the winner (or the baseline, where it is the winner) makes of each class.
     """
 
@@ -99,6 +101,7 @@ class SearchReport:
     baseline: Contestant | None = None
     winner: Contestant | None = None
     comparison: Comparison | None = None
+    looked_before: tuple[str, ...] = ()
     test: ClassificationReport | None = None
     timing: SearchTiming | None = None
     stopped: str | None = None
@@ -133,6 +136,8 @@ class SearchReport:
             return self.comparison.verdict
         if self.baseline is None:
             return None
+        if self.selection is not None and self.selection.candidates == 1:
+            return f"No other widths were tried than the baseline's, {self.baseline.name}."
         return f"No other widths had a better validation accuracy than the baseline's, {self.baseline.name}: keep it."
 
     @property
@@ -143,27 +148,29 @@ class SearchReport:
             return None
         if not comparison.distinguishable:
             narrow, wide = sorted((winner, baseline), key=lambda net: net.parameters or 0)
-            keep = f"Keep {narrow.name}, which has {_fewer(narrow, wide)}, until there is evidence for {wide.name}."
-            if comparison.seeds_needed is None:
+            keep = f"Keep {narrow.name}{_fewer(narrow, wide)} until there is evidence for {wide.name}."
+            if comparison.seeds_needed is None or comparison.seeds_needed <= min(comparison.trainings):
                 return keep
-            epochs = "" if self.config["epochs"] == 5 else f" --epochs {self.config['epochs']}"
-            hidden = [f"--hidden {','.join(map(str, net.units))}" for net in (winner, baseline)]
-            look = f"mnist-tuner train {hidden[0]} --seeds {comparison.seeds_needed}{epochs}, the same with {hidden[1]}"
+            other = f"the same with --hidden {','.join(map(str, baseline.units))}"
+            look = f"{self._train(winner.units, comparison.seeds_needed)}, {other}"
             return f"{keep} To look closer: {look}, and mnist-tuner report with both folders."
         if comparison.first == baseline.name:
             return f"Keep {baseline.name}."
         recommended = self.recommended
         if recommended is None or units_of(recommended) == winner.units:
-            return f"Take {winner.name}: it is trained in model.keras."
+            return f"Use {winner.name}; a trained copy is model.keras in the run's folder."
         name = "-".join(map(str, units_of(recommended)))
-        share = 1 - (recommended.parameters or 0) / (winner.parameters or 1)
-        narrower = f"{name}, with {share:.0%} fewer parameters, was as good on the validation images"
+        narrower = f"{name}, with fewer parameters, was within one standard error of it on the validation images"
         if units_of(recommended) == baseline.units:
-            return f"Take {winner.name}: it is trained in model.keras. (The baseline {narrower}.)"
-        return (
-            f"Take {winner.name}, which is trained in model.keras. But {narrower}: mnist-tuner train --hidden "
-            f"{name.replace('-', ',')} --seeds {max(2, len(winner.seeds))} tests it."
-        )
+            return f"Use {winner.name}; a trained copy is model.keras in the run's folder. (The baseline {narrower}.)"
+        test = self._train(units_of(recommended), max(2, len(winner.seeds)))
+        return f"Use {winner.name}; a trained copy is model.keras in the run's folder. But {narrower}: {test} tests it."
+
+    def _train(self, units: tuple[int, ...], seeds: int) -> str:
+        """The command that trains a net with several seeds, on the search's data and for as many epochs."""
+        own = SearchConfig.from_dict(self.config)
+        config = TrainConfig(epochs=own.epochs, hidden=units, seeds=min(seeds, 1000), data=own.data, classes=own.classes)
+        return config.command
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; the README has its schema."""
@@ -174,6 +181,7 @@ class SearchReport:
                 "baseline": self.baseline.to_dict(),
                 "winner": None if self.winner is None else self.winner.to_dict(),
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
+                "looked_before": list(self.looked_before),
                 "verdict": self.verdict,
                 "advice": self.advice,
             }
@@ -210,7 +218,8 @@ def units_of(trial: TrialSummary) -> tuple[int, ...]:
 
 
 def _fewer(narrow: Contestant, wide: Contestant) -> str:
-    return f"{1 - (narrow.parameters or 0) / (wide.parameters or 1):.0%} fewer parameters"
+    share = 1 - narrow.parameters / wide.parameters if narrow.parameters and wide.parameters else 0.0
+    return f", which has {share:.0%} fewer parameters," if share >= 0.01 else ""
 
 
 def _trial(trial: TrialSummary) -> dict[str, Any]:

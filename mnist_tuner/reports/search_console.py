@@ -86,7 +86,8 @@ def _choice(report: SearchReport) -> Iterator[Text]:
         f"about {selection.luck:.4f}, by its seeds alone."
     )
     if recommended is best:
-        yield Text(f"No narrower net is within one standard error ({selection.standard_error:.4f}) of it.")
+        error = f"one standard error ({selection.standard_error:.4f})"
+        yield Text(f"No narrower net that was trained as long is within {error} of it.")
     else:
         yield Text(
             f"The narrowest within one standard error ({selection.standard_error:.4f}) of it: "
@@ -101,7 +102,7 @@ def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
         nets = [("winner", report.winner), *nets]
     data = report.data
     images = f"{data.test:,} test images" if data is not None else "the test images"
-    yield Text(f"Trained anew on all training images, with fresh seeds, and measured once on {images}", style="bold")
+    yield Text(f"Trained anew on all training images, with fresh seeds, and measured on {images}", style="bold")
     table = Table(box=None, pad_edge=False)
     for name in ("", "units", "parameters", "test accuracy", "sd", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
@@ -114,6 +115,9 @@ def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
         yield Text(f"{name}, each seed: {'  '.join(f'{accuracy:.2%}' for accuracy in net.accuracies)}")
     counted = "Mean and standard deviation over seeds; the interval counts seeds and images both."
     yield Text(counted if len(report.baseline.seeds) > 1 else "One seed each: the interval counts images only.", style="dim")
+    if report.looked_before:
+        earlier = ", ".join(report.looked_before)
+        yield Text(f"The test images have been looked at before, when the search was stopped: for {earlier}.", style="yellow")
     yield Text()
     yield verdict(report)
 

@@ -24,7 +24,7 @@ BOOTSTRAP_SEEDS = 5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval."""
+    """A number and its interval, of 95 % unless something else is said."""
 
     value: float
     low: float
@@ -32,8 +32,8 @@ class Estimate:
 
     @property
     def margin(self) -> float:
-        """Half the interval's width."""
-        return (self.high - self.low) / 2
+        """How far the interval reaches from the number, to the side where that is further."""
+        return max(self.high - self.value, self.value - self.low)
 
     @property
     def excludes_zero(self) -> bool:
@@ -155,28 +155,6 @@ def paired_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95
     share = binomtest(only_a, discordant).proportion_ci(confidence, method="exact")
     low, high = (discordant / n * (2 * float(limit) - 1) for limit in share)
     return Estimate((only_a - only_b) / n, low, high)
-
-
-def student_interval(values: Sequence[float]) -> Estimate:
-    """The mean of a score over seeds, with Student's t (Student, "The probable error of a mean", Biometrika 6, 1908).
-
-    Assumes independent scores from one normal distribution. It counts the seeds only: for these digits, not for others.
-    Equal values have an interval without width.
-
-    Args:
-        values: one score per seed, 2 or more, in any unit.
-
-    Returns:
-        The mean and its interval, in that unit.
-
-    Raises:
-        ValueError: there are fewer than 2 values.
-    """
-    if len(values) < 2:
-        raise ValueError(f"an interval over seeds takes 2 or more values, not {len(values)}")
-    margin, _ = _welch([(float(np.var(values, ddof=1)) / len(values), len(values) - 1)])
-    value = float(np.mean(values))
-    return Estimate(value, value - margin, value + margin)
 
 
 def accuracy_interval(correct: Correct) -> Estimate:
@@ -302,21 +280,24 @@ def bootstrap_difference(correct_a: Correct, correct_b: Correct, *, draws: int =
     return Estimate(value, max(min(low, value - _unseen(n)), -1.0), min(max(high, value + _unseen(n)), 1.0))
 
 
-def seeds_needed(difference: float, variances: tuple[float, float, float], *, power: float = 0.8, most: int = 1000) -> int | None:
+def seeds_needed(
+    difference: float, variances: tuple[float, float, float], *, power: float = 0.8, confidence: float = 0.95
+) -> int | None:
     """How many seeds of each recipe it takes to find a difference.
 
     Found is where the interval of `difference_interval` excludes zero. R seeds of each find a difference with the wanted
-    probability where it is more than t(0.975) + t(power) standard errors, the square of which is (a + b) / R + digits: the usual
-    approximation, in which the noncentral t is a shifted one. More seeds do not make the digits' part smaller.
+    probability where it is more than t(confidence) + t(power) standard errors, the square of which is (a + b) / R + digits: the
+    usual approximation, in which the noncentral t is a shifted one. More seeds do not make the digits' part smaller. Beyond 1,000
+    the normal distribution stands for Student's.
 
     Args:
         difference: the true one, of either sign.
         variances: a, b and digits, as in `Difference.of_many_seeds`; 0 or more.
         power: the wanted probability, 0.5 <= power < 1.
-        most: the largest number of seeds that is tried.
+        confidence: of the interval, 0 < confidence < 1.
 
     Returns:
-        The least number of seeds for each, 2 or more; None where `most` are not enough.
+        The least number of seeds for each, 2 or more; None where no number is enough: there are too few digits.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -324,11 +305,17 @@ def seeds_needed(difference: float, variances: tuple[float, float, float], *, po
     a, b, digits = variances
     if min(variances) < 0 or not 0.5 <= power < 1:
         raise ValueError(f"no number of seeds for variances {variances} and power {power}")
-    for seeds in range(2, most + 1):
+    normal = NormalDist()
+    reach = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    rest = (difference / reach) ** 2 - digits
+    if rest <= 0:
+        return None
+    least = math.ceil((a + b) / rest)  # Student's t takes more
+    for seeds in range(max(2, least), 1001):
         parts = [(a / seeds, seeds - 1), (b / seeds, seeds - 1), (digits, math.inf)]
-        if abs(difference) > _welch(parts)[0] + _welch(parts, power)[0]:
+        if abs(difference) > _welch(parts, (1 + confidence) / 2)[0] + _welch(parts, power)[0]:
             return seeds
-    return None
+    return max(1001, least)
 
 
 def expected_maximum(k: int) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport
 from mnist_tuner.runs import RunDirectory, is_locked
@@ -31,28 +31,47 @@ def load_report(folder: Path) -> RunReport | SearchReport:
         raise InputError(f"{run / 'run.json'}: not a run of mnist-tuner that this version can read")
     document["run_dir"] = str(folder)  # it may have been moved
     try:
-        _check_options(document)
+        _check(document)
         return _search(document) if document["command"] == "search" else _run(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the document"
         raise InputError(f"{run / 'run.json'}: damaged: {place}: {first['msg']}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{run / 'run.json'}: damaged ({type(error).__name__}: {error})") from None
 
 
-_OPTIONS = {
-    "train": ("hidden", "epochs", "batch_size", "learning_rate"),
-    "search": ("strategy", "widths", "epochs", "replicates", "scheduler"),
-}
-"""The options that reports speak of."""
+def _check(document: dict[str, Any]) -> None:
+    """Whether what reports rely on fits together, besides the types.
 
-
-def _check_options(document: dict[str, Any]) -> None:
-    missing = [name for name in _OPTIONS[document["command"]] if name not in document["config"]]
-    missing += [name for name in ("mnist_tuner", "tensorflow", "keras", "python") if name not in document["versions"]]
-    if missing:
-        raise ValueError(f"it says nothing of {missing[0]}")
+    Raises:
+        ValueError: it does not.
+    """
+    (SearchConfig if document["command"] == "search" else TrainConfig).from_dict(document["config"])
+    for name in ("mnist_tuner", "tensorflow", "keras", "python"):
+        if not isinstance(document["versions"].get(name), str):
+            raise ValueError(f"it does not say the version of {name}")
+    timing = document["timing"] or {}
+    if not all(value is None or math.isfinite(value) for value in timing.values()):
+        raise ValueError("a time is not finite")
+    names = (document["data"] or {}).get("class_names") or []
+    test = document["test"]
+    if test is None:
+        return
+    classes = len(test["matrix"])
+    numbers = [each[name] for part in ("confusions", "mistakes") for each in test[part] for name in ("label", "predicted")]
+    if (
+        not test["total"] > 0
+        or classes < 2
+        or any(len(row) != classes for row in test["matrix"])
+        or [score["label"] for score in test["classes"]] != list(range(classes))
+        or not all(0 <= number < classes for number in numbers)
+        or len(names) not in (0, classes)
+        or (document["command"] == "train" and (test["wilson95"] is None) != bool(document["seeds"]))
+    ):
+        raise ValueError("its test does not fit together")
+    if document.get("seeds") and len(document["seeds"]["trainings"]) < 2:
+        raise ValueError("it says several seeds, and has fewer than two")
 
 
 def _run(document: dict[str, Any]) -> RunReport:
@@ -107,22 +126,8 @@ def _comparison(values: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**values, **{name: _estimate(values[name]["value"], values[name]["interval"]) for name in names}}
 
 
-_DAMAGES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What numpy makes of a damaged file, or of one that is something else."""
-
-
 @dataclass(frozen=True)
-class Predictions:
+class TestPredictions:
     """What a run's net made of the test images.
 
     Attributes:
@@ -138,7 +143,7 @@ class Predictions:
     mistakes: npt.NDArray[np.uint8]
 
 
-def load_predictions(report: RunReport | SearchReport) -> Predictions:
+def load_predictions(report: RunReport | SearchReport) -> TestPredictions:
     """The predictions of a run's net: of a search, the winner's.
 
     Raises:
@@ -152,7 +157,7 @@ def load_predictions(report: RunReport | SearchReport) -> Predictions:
             seeds = arrays["seed"] if single else arrays["seeds"]
     except FileNotFoundError:
         raise InputError(f"{path}: there is none: the run has not been tested") from None
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise InputError(f"{path}: damaged ({error})") from None
     shapes = ", ".join(f"{array.dtype} {array.shape}" for array in (labels, predicted, seeds, mistakes))
     searched = isinstance(report, SearchReport)
@@ -164,7 +169,7 @@ def load_predictions(report: RunReport | SearchReport) -> Predictions:
     fits = fits and all(np.issubdtype(array.dtype, np.integer) for array in (labels, predicted, seeds, mistakes))
     if not fits or labels.ndim != 1 or seeds.ndim != 1 or mistakes.ndim != 3 or predicted.shape != (len(seeds), len(labels)):
         raise InputError(f"{path}: damaged: arrays of {shapes}")
-    return Predictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)
+    return TestPredictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)
 
 
 @dataclass(frozen=True)

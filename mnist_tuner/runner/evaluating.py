@@ -49,9 +49,11 @@ def evaluate(
     with status(screen, "loading TensorFlow ..."):
         load_tensorflow(threads=1)
     model = saved.load()
-    predicted, confidence, loss = _judge(model, MNISTDataModule(dataset), dataset)
-    test = classification_report(dataset.test_labels, predicted, confidence, dataset.classes, loss)
-    evaluation = Evaluation(str(saved.path), dataset.name, dataset.class_names, test)
+    predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
+    classes_in_all = max(dataset.classes, probabilities.shape[1])
+    test = classification_report(dataset.test_labels, predicted, probabilities.max(axis=1), classes_in_all, loss)
+    names = next((names for names in (dataset.class_names, saved.class_names) if len(names) == classes_in_all), ())
+    evaluation = Evaluation(str(saved.path), dataset.name, names, test)
     images = dataset.test_images[[mistake.index for mistake in test.mistakes]]
     if quiet:
         screen.print(rendering.accuracy_text(evaluation.accuracy, test), soft_wrap=True)
@@ -62,7 +64,7 @@ def evaluate(
     screen.print(rendering.accuracy_text(evaluation.accuracy, test))
     screen.print(Text(f"Test loss {loss:.4f}"))
     screen.print()
-    screen.print(rendering.class_report(test, images if screen.is_terminal else None, dataset.class_names))
+    screen.print(rendering.class_report(test, images if screen.is_terminal else None, names))
     return evaluation.to_dict()
 
 
@@ -74,16 +76,24 @@ def data_of(saved: Saved, data: Path | None, classes: Path | None) -> Dataset:
     """
     from mnist_tuner.data import load_dataset
 
-    config = saved.config
+    config, given = saved.config, data
     if data is None and config is not None:
         data = config.data
     if classes is None and config is not None and data == config.data:
         classes = config.classes
-    return load_dataset(data, classes)
+    dataset = load_dataset(data, classes)
+    before = saved.data.sha256 if saved.data is not None and given is None else {}
+    if any(dataset.sha256.get(name) != digest for name, digest in before.items()):
+        raise InputError(
+            f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
+        )
+    return dataset
 
 
-def _judge(model: keras.Model, data: Any, dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
-    """What the model makes of the test images: classes, confidence, mean loss."""
+def _judge(
+    saved: Saved, model: keras.Model, data: Any, dataset: Dataset
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
+    """What the model makes of the test images: classes, probabilities, mean loss."""
     from mnist_tuner.models.saved import read_images, with_preprocessing
     from mnist_tuner.runner.trainings import judge, judging_module
     from mnist_tuner.trainer import Trainer
@@ -92,7 +102,7 @@ def _judge(model: keras.Model, data: Any, dataset: Dataset) -> tuple[np.ndarray[
     classes = int(whole.outputs[0].shape[-1])
     if dataset.test_labels.max() >= classes:
         raise InputError(f"the model knows {classes} classes, and the data has labels up to {dataset.test_labels.max()}")
-    if model.name == "baseline" and model.compiled and tuple(model.inputs[0].shape[1:]) == dataset.image_shape:
+    if saved.report is not None and model.compiled and tuple(model.inputs[0].shape[1:]) == dataset.image_shape:
         trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
         predicted, probabilities, loss = judge(trainer, judging_module(model), data)
     else:
@@ -100,4 +110,4 @@ def _judge(model: keras.Model, data: Any, dataset: Dataset) -> tuple[np.ndarray[
         predicted = probabilities.argmax(axis=1).astype(np.uint8)
         chosen = probabilities[np.arange(len(predicted)), dataset.test_labels].astype(np.float64)
         loss = float(-np.log(np.maximum(chosen, 1e-45)).mean())
-    return predicted, probabilities.max(axis=1), loss
+    return predicted, probabilities, loss

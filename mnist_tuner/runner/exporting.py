@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_tuner._version import __version__
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.reports.report import SCHEMA_VERSION
-from mnist_tuner.runner.saved import Saved, find_saved
+from mnist_tuner.runner.saved import METADATA, Saved, find_saved
 from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.atomic import TEMPORARY, atomic_write
 from mnist_tuner.trainer.live import status
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 FORMATS = ("keras", "savedmodel", "onnx", "litert")
 _ENDINGS = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 _NEEDS = {"onnx": ("onnx", "tf2onnx"), "litert": ("ai_edge_litert",)}
-METADATA = "mnist_tuner.json"
 
 
 def export(
@@ -54,6 +53,7 @@ def export(
 
     Raises:
         InputError: the model cannot be used, a package is missing, or the file cannot be written or exists.
+        RunError: the format cannot hold the model.
     """
     if kind not in FORMATS:
         raise InputError(f"--format is {kind!r}: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
@@ -71,7 +71,7 @@ def export(
     from mnist_tuner.models.saved import with_preprocessing
 
     model = saved.load()
-    image_shape = _image_shape(saved, model)
+    image_shape = saved.image_shape(model)
     whole = with_preprocessing(model, image_shape)
     whole(np.zeros((1, *image_shape), np.uint8))  # Keras exports no model that has not been called
     metadata = _metadata(saved, image_shape, int(whole.outputs[0].shape[-1]))
@@ -79,7 +79,9 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         _WRITERS[kind](whole, target, json.dumps(metadata, indent=2, ensure_ascii=False))
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    except Exception as error:  # whatever the converters raise
+        raise RunError(f"the model cannot be written as {kind}: {type(error).__name__}: {error}") from error
     if quiet:
         screen.print(Text(str(target)), soft_wrap=True)
     else:
@@ -90,24 +92,11 @@ def export(
     return {"schema_version": SCHEMA_VERSION, "command": "export", "format": kind, "path": str(target), "metadata": metadata}
 
 
-def _image_shape(saved: Saved, model: keras.Model) -> tuple[int, int]:
-    """Height and width of the images that the model takes."""
-    if saved.data is not None:
-        return saved.data.image_shape
-    shape = [size for size in model.inputs[0].shape[1:] if size != 1]
-    if len(shape) == 1 and shape[0] == 784:
-        return 28, 28
-    if len(shape) != 2 or None in shape:
-        raise InputError(f"{saved.path}: takes inputs of the shape {tuple(model.inputs[0].shape[1:])}: expected images")
-    return shape[0], shape[1]
-
-
 def _metadata(saved: Saved, image_shape: tuple[int, int], classes: int) -> dict[str, Any]:
     accuracy = saved.accuracy
-    names = saved.data.class_names if saved.data is not None else ()
     return {
         "classes": classes,
-        "class_names": list(names) or [str(label) for label in range(classes)],
+        "class_names": list(saved.class_names) or [str(label) for label in range(classes)],
         "input": f"uint8 (n, {image_shape[0]}, {image_shape[1]}), grey values from 0 to 255",
         "output": f"float32 (n, {classes}), probabilities",
         "data": None if saved.data is None else saved.data.name,

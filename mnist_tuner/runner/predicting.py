@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from mnist_tuner.errors import InputError
 from mnist_tuner.images import Prepared, UInt8Array, fit, prepare, read_image
 from mnist_tuner.likeness import Likeness
+from mnist_tuner.reports.console import Terminal
 from mnist_tuner.reports.predictions import Prediction, Predictions, Problem, sentence, summary, with_picture
 from mnist_tuner.runner.evaluating import data_of
 from mnist_tuner.runner.saved import Saved, find_saved
@@ -25,7 +26,8 @@ from mnist_tuner.trainer.live import status
 STDIN = "-"
 MOST_PICTURES = 12
 """Of so many pictures at most what the net saw is shown; of more, a line for each."""
-LEAST_CONFIDENCE = 0.6
+MOST_BYTES = 500_000_000
+LEAST_CONFIDENCE = 0.7
 
 
 def predict(path: Path, images: Sequence[str], screen: Console | None = None, *, quiet: bool = False) -> Predictions:
@@ -45,32 +47,36 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
     """
     screen = screen or Console()
     saved = find_saved(path)
-    files = list(_files(images))
-    with ThreadPoolExecutor() as pool:
+    if list(images).count(STDIN) > 1:
+        raise InputError("- is given twice: there is one picture on the standard input")
+    found_files = [found for image in images for found in _files(image)]
+    with ThreadPoolExecutor(2) as pool:
         references = pool.submit(_references, saved)
         with status(screen, "loading TensorFlow ..."):
             load_tensorflow(threads=1)
         from mnist_tuner.models.saved import read_images, with_preprocessing
 
         model = saved.load()
-        shape = saved.data.image_shape if saved.data is not None else (28, 28)
+        shape = saved.image_shape(model)
         whole = with_preprocessing(model, shape)
         known = references.result()
         way = prepare if known is None or _leaves_a_margin(known) else fit
-        likeness = pool.submit(Likeness, known) if known is not None else None
-        prepared, problems = [], []
-        for file, result in zip(files, pool.map(lambda file: _prepared(file, shape, way), files), strict=True):
-            if isinstance(result, InputError):
-                problems.append(Problem(file, str(result)))
-                screen.print(Text(str(result), style="red"), soft_wrap=True)
+        likeness = pool.submit(Likeness, known) if known is not None and min(shape) > 1 else None
+        prepared: list[tuple[str, Prepared]] = []
+        problems: list[Problem] = []
+        for file in found_files:
+            result = file if isinstance(file, Problem) else _prepared(file, shape, way)
+            if isinstance(result, Problem):
+                problems.append(result)
+                (Terminal(stderr=True) if quiet else screen).print(Text(result.error, style="red"), soft_wrap=True)
             else:
-                prepared.append((file, result))
+                prepared.append((str(file), result))
     if not prepared:
         return Predictions(str(saved.path), (), tuple(problems))
     seen = np.array([each.image for _, each in prepared])
     probabilities = read_images(whole, seen)
     unlike = likeness.result().unlike(seen) if likeness is not None else np.zeros(len(seen), bool)
-    names = saved.data.class_names if saved.data is not None else ()
+    names = saved.class_names if len(saved.class_names) == probabilities.shape[1] else ()
     found = tuple(
         _prediction(file, each, row, bool(strange), names)
         for (file, each), row, strange in zip(prepared, probabilities, unlike, strict=True)
@@ -83,40 +89,38 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
             screen.print()
         else:
             screen.print(Text.assemble(prediction.file, "  ", sentence(prediction)), soft_wrap=True)
-    if not quiet and len(files) > 1:
+    if not quiet and len(found_files) > 1:
         screen.print(summary(found, problems))
     return Predictions(str(saved.path), found, tuple(problems))
 
 
-def _files(images: Sequence[str]) -> Iterator[str]:
-    """The pictures that are meant, in order.
-
-    Raises:
-        InputError: a pattern or a folder has none.
-    """
-    for image in images:
-        path = Path(image)
+def _files(image: str) -> list[str | Problem]:
+    """The pictures that are meant, in order."""
+    path = Path(image)
+    try:
         if image == STDIN or path.is_file():
-            yield image
-            continue
+            return [image]
         if path.is_dir():
             found = sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         else:
             found = sorted(file for file in glob.glob(image, recursive=True) if Path(file).is_file())  # noqa: PTH207
             if not found and not glob.has_magic(image):
-                found = [image]  # what is wrong with it is said when it is opened
-        if not found:
-            raise InputError(f"{image}: there are no pictures")
-        yield from found
+                return [image]  # what is wrong with it is said when it is opened
+    except (OSError, ValueError) as error:
+        return [Problem(image, f"{image}: {getattr(error, 'strerror', None) or error}")]
+    return [*found] if found else [Problem(image, f"{image}: there are no pictures")]
 
 
-def _prepared(file: str, shape: tuple[int, int], way: Callable[[UInt8Array, tuple[int, int]], Prepared]) -> Prepared | InputError:
+def _prepared(file: str, shape: tuple[int, int], way: Callable[[UInt8Array, tuple[int, int]], Prepared]) -> Prepared | Problem:
     try:
-        if file == STDIN:
-            return way(read_image(sys.stdin.buffer.read(), "standard input"), shape)
-        return way(read_image(Path(file)), shape)
-    except InputError as error:
-        return error
+        if file != STDIN:
+            return way(read_image(Path(file)), shape)
+        content = sys.stdin.buffer.read(MOST_BYTES + 1) if sys.stdin is not None else b""
+        if len(content) > MOST_BYTES:
+            raise InputError(f"standard input: more than {MOST_BYTES:,} bytes")
+        return way(read_image(content, "standard input"), shape)
+    except (InputError, OSError, ValueError) as error:
+        return Problem(file, str(error))
 
 
 def _leaves_a_margin(images: UInt8Array) -> bool:
@@ -127,6 +131,8 @@ def _leaves_a_margin(images: UInt8Array) -> bool:
 
 def _references(saved: Saved) -> UInt8Array | None:
     """The images that the model was trained on; None where they are not to be had."""
+    if saved.report is None:
+        return None
     try:
         images = data_of(saved, None, None).train_images
     except InputError:

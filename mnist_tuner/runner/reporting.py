@@ -17,7 +17,7 @@ from mnist_tuner.reports import comparison_console, console, index, search_conso
 from mnist_tuner.reports.comparison import ComparisonReport, compare_all, contestant
 from mnist_tuner.reports.report import RunReport
 from mnist_tuner.reports.search import SearchReport
-from mnist_tuner.reports.stored import list_runs, load_predictions, load_report
+from mnist_tuner.reports.stored import TestPredictions, list_runs, load_predictions, load_report
 from mnist_tuner.runner.page import FIGURES, write_page
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def report(
         case SearchReport():
             parts, short = [*search_console.heading(found), *search_console.result(found)], search_console.result_line(found)
         case ComparisonReport():
-            parts, short = comparison_console.result(found), Text(found.verdict)
+            parts, short = comparison_console.result(found), Text(f"{found.verdict} {found.outlook}".rstrip())
     for part in [short] if quiet else parts:
         screen.print(part)
     if html is not None:
@@ -76,6 +76,11 @@ def compared(reports: Sequence[RunReport | SearchReport]) -> ComparisonReport:
     Raises:
         InputError: they have been measured on different images, or not at all; or a run is given twice.
     """
+    for report in reports:
+        if report.test is None:
+            raise InputError(f"{report.run_dir}: the run has not been tested: there is nothing to compare")
+    if len({Path(report.run_dir).resolve() for report in reports}) < len(reports):
+        raise InputError("the same run is given twice: there is nothing to compare")
     predictions = [load_predictions(report) for report in reports]
     first = reports[0]
     if first.data is None:
@@ -91,9 +96,8 @@ def compared(reports: Sequence[RunReport | SearchReport]) -> ComparisonReport:
             )
         if made.labels.shape != predictions[0].labels.shape:
             raise InputError(f"{report.run_dir}: measured on {len(made.labels):,} test images, and {first.run_dir} on others")
-    if len({Path(report.run_dir).resolve() for report in reports}) < len(reports):
-        raise InputError("the same run is given twice: there is nothing to compare")
     names = _names(reports)
+    notes = _differences(reports, predictions)
     nets = [
         contestant(name, _units(report), _parameters(report), made.seeds, made.labels, made.predicted)
         for name, report, made in zip(names, reports, predictions, strict=True)
@@ -106,6 +110,7 @@ def compared(reports: Sequence[RunReport | SearchReport]) -> ComparisonReport:
         tuple(reports[i].run_dir for i in order),
         tuple(nets[i] for i in order),
         comparisons,
+        notes,
     )
 
 
@@ -123,12 +128,48 @@ def _parameters(report: RunReport | SearchReport) -> int | None:
     return net.parameters if net is not None else None
 
 
+def _differences(reports: Sequence[RunReport | SearchReport], predictions: Sequence[TestPredictions]) -> tuple[str, ...]:
+    """What the runs differ in besides their widths and seeds: the verdict is about that, too."""
+    found: list[str] = []
+    options = [{**_COMMON, **{name: report.config[name] for name in _COMMON if name in report.config}} for report in reports]
+    for name in _COMMON:
+        values = [str(each[name]) for each in options]
+        if len(set(values)) > 1:
+            found.append(f"{name.replace('_', ' ')} ({', '.join(values)})")
+    data = [() if report.data is None else (report.data.train, *sorted(report.data.sha256.items())) for report in reports]
+    trained = [each for each, report in zip(data, reports, strict=True) if isinstance(report, RunReport)]
+    if len(set(trained)) > 1 and "val fraction" not in " ".join(found):
+        found.append("training data")
+    notes = [f"The runs also differ in {', '.join(found)}: the verdict is about all of that together."] if found else []
+    units = [_units(report) for report in reports]
+    if len(set(units)) < len(units) and not found:
+        notes.append("Runs with the same widths are the same net: between them there is nothing but their seeds.")
+    if len({len(made.seeds) == 1 for made in predictions}) > 1:
+        notes.append(
+            "Where a net was trained once, it is taken to vary with its seed as much as the one that it is compared with."
+        )
+    return tuple(notes)
+
+
+_COMMON = {
+    "epochs": None,
+    "batch_size": 32,
+    "learning_rate": 0.001,
+    "val_fraction": 0.0,
+    "precision": "32-true",
+    "early_stopping": None,
+}
+"""The options of a training, with what a search's comparison has of them."""
+
+
 def _names(reports: Sequence[RunReport | SearchReport]) -> list[str]:
     """The nets' widths; where two are the same, the run's folder, too."""
-    names = ["-".join(map(str, _units(report))) for report in reports]
+    units = ["-".join(map(str, _units(report))) for report in reports]
+    folders = [Path(report.run_dir).resolve() for report in reports]
+    alone = len({folder.name for folder in folders}) == len(folders)
     return [
-        name if names.count(name) == 1 else f"{name} ({Path(report.run_dir).resolve().name})"
-        for name, report in zip(names, reports, strict=True)
+        unit if units.count(unit) == 1 else f"{unit} ({folder.name if alone else folder})"
+        for unit, folder in zip(units, folders, strict=True)
     ]
 
 

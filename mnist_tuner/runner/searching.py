@@ -34,7 +34,7 @@ from mnist_tuner.runner.setting import (
     timed_load,
     versions_of,
 )
-from mnist_tuner.runner.trainings import Listener, mean_loss, predictions, train_all
+from mnist_tuner.runner.trainings import Listener, mean_loss, predictions, train_all, trained_widths
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
@@ -72,7 +72,8 @@ def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> Sea
     """
     _, manifest = RunDirectory.open(path)
     if manifest.get("schema_version") != SCHEMA_VERSION or manifest.get("command") != "search":
-        raise InputError(f"{path / 'run.json'}: not a run of mnist-tuner search that this version can read")
+        hint = f" (it is one of train: mnist-tuner train --resume {path})" if manifest.get("command") == "train" else ""
+        raise InputError(f"{path / 'run.json'}: not a run of mnist-tuner search that this version can read{hint}")
     try:
         config = SearchConfig.from_dict(manifest.get("config"))
     except InputError as error:
@@ -125,7 +126,7 @@ def search(
     """
     began = time.perf_counter() if began is None else began
     config, console = config or SearchConfig(), console or Console()
-    talk = Console(file=io.StringIO()) if quiet else console
+    talk = Console(file=io.StringIO(), force_jupyter=False) if quiet else console
     check_data(config)
     versions = versions_of("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
     talk.print(headline(versions))
@@ -146,11 +147,11 @@ def search(
         versions=versions,
         space=[],
     )
-    atomic_write(folder / "config.toml", write_options("search", config.to_dict()))
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
     run = _Search(config, folder, report, talk, began, before=before, max_time=max_time, security=security)
     try:
         run.load()
+        atomic_write(folder / "config.toml", write_options("search", config.to_dict()))
         run.search()
         run.compare()
         run.finish(console if quiet else None)
@@ -161,6 +162,7 @@ def search(
         raise
     finally:
         run.close()
+        folder.unlock()
     at_end(run.report)
     return run.report
 
@@ -304,8 +306,10 @@ class _Search:
             comparison = compare((contestants[0].name, contestants[1].name), labels, (predicted[0], predicted[1]))
         loss = mean_loss(trainings[: config.final_seeds])
         test = classification_report(labels, predicted[0], confidence[0], dataset.classes, loss)
+        looked = dict.fromkeys(trained_widths(self.folder / "trainings.jsonl"))
         self.report = replace(
             self.report,
+            looked_before=tuple("-".join(map(str, units)) for units in looked if units not in nets),
             baseline=contestants[-1],
             winner=contestants[0] if len(nets) > 1 else None,
             comparison=comparison,

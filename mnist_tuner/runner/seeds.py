@@ -50,6 +50,8 @@ class SeveralSeeds(Run):
             self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
         except InputError as error:
             raise InputError("--" + str(error).replace("_", "-")) from None
+        if len(dataset.test_labels) < 2:
+            raise InputError(f"{dataset.name}: one test image: --seeds needs two or more")
         option = f"--hidden {','.join(map(str, config.hidden))}"
         check_memory(option, config.hidden, config.batch_size, dataset, self.engine.slots)
         summary = summarize(self.data)

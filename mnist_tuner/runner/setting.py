@@ -124,7 +124,7 @@ def as_text(parts: Sequence[RenderableType], width: int = 80) -> str:
         width: columns.
     """
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=False, color_system=None)
+    console = Console(file=file, width=width, force_terminal=False, color_system=None, force_jupyter=False)
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

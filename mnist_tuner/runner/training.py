@@ -106,7 +106,7 @@ def train(
     """
     began = time.perf_counter() if began is None else began
     config, console = config or TrainConfig(), console or Console()
-    talk = Console(file=io.StringIO()) if quiet else console
+    talk = Console(file=io.StringIO(), force_jupyter=False) if quiet else console
     check_data(config)
     versions = versions_of("tensorflow", "keras", "numpy")
     talk.print(rendering.headline(versions))
@@ -127,11 +127,11 @@ def train(
         threads=config.threads,
         versions=versions,
     )
-    atomic_write(folder / "config.toml", write_options("train", config.to_dict()))
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
     run = _kind(config)(config, folder, report, talk, began, before=before, max_time=max_time, profile=profile)
     try:
         run.load()
+        atomic_write(folder / "config.toml", write_options("train", config.to_dict()))
         run.train()
         run.test()
         run.finish(console if quiet else None)
@@ -142,6 +142,7 @@ def train(
         raise
     finally:
         run.close()
+        folder.unlock()
     at_end(run.report)
     return run.report
 
@@ -295,10 +296,16 @@ class Run:
 
     def check_same_data(self, data: DataSummary) -> None:
         """A run goes on with the data that it began with."""
-        before = (self.before.get("data") or {}).get("sha256", {})
-        for name, digest in before.items():
+        before = self.before.get("data") or {}
+        if not isinstance(before, dict) or not isinstance(before.get("sha256", {}), dict):
+            raise InputError(f"{self.folder / 'run.json'}: damaged: data is no object")
+        for name, digest in before.get("sha256", {}).items():
             if data.sha256.get(name) != digest:
                 raise InputError(f"{self.folder.path}: the run began with other data: {name} has changed")
+        if before.get("classes", data.classes) != data.classes:
+            raise InputError(
+                f"{self.folder.path}: the run began with {before['classes']} classes, and now there are {data.classes}"
+            )
 
     def test(self) -> None:
         """Measures the model on the test images, and keeps it and its predictions."""
@@ -330,6 +337,9 @@ class Run:
             test_s=seconds.get("test_s"),
             total_s=time.perf_counter() - self.began,
         )
+        known = (self.before.get("seeds") or {}).get("count")
+        if self.before.get("status") == "finished" and known == self.config.seeds:
+            timing = Timing(**self.before["timing"])  # it is only being reported again
         self.report = replace(self.report, status="finished", timing=timing)
         atomic_write(self.folder / "report.txt", as_text([*rendering.heading(self.report), *self._result(epochs=True)]))
         self.folder.write_manifest(self.report.to_dict())

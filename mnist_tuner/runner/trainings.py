@@ -289,7 +289,7 @@ def train_all(
     """Trains and judges a net for each configuration, in workers.
 
     Args:
-        engine: where; a search's experiment or a `Subject` has begun in it.
+        engine: where; a search's experiment or `Trainings` have begun in it.
         path: the journal in which results are kept, so that none is made twice.
         configs: no two alike; the first one's model is kept.
         model_path: where: a ``.keras`` file.
@@ -388,6 +388,15 @@ def _place(config: TrainConfig) -> str:
         "fast_dev_run",
     )
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
+
+
+def trained_widths(path: Path) -> list[tuple[int, ...]]:
+    """The widths of the nets of which a journal has trainings, in its order."""
+    journal = Journal(path)
+    try:
+        return [tuple(json.loads(entry["of"])["hidden"]) for entry in journal.entries()]
+    finally:
+        journal.close()
 
 
 def predictions(trainings: Sequence[Judged]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:

@@ -192,6 +192,7 @@ class Tuner:
             stack.callback(study.close)
             remove_torn_files(self.folder)
             engine.begin(experiment)
+            made_here = observer is None
             if observer is None:
                 observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
             driver = Driver(
@@ -212,7 +213,7 @@ class Tuner:
             try:
                 self.complete = driver.run()
             except KeyboardInterrupt:
-                if isinstance(observer, SearchDisplay):
+                if isinstance(observer, SearchDisplay) and made_here:
                     observer.say(f"Interrupted: {len(self.summaries)} trials are kept; to go on, search again")
                 raise
             study.write_table(self.folder / "trials.csv", self.objective)

@@ -25,7 +25,6 @@ from mnist_tuner.reports.statistics import (
     paired_difference,
     pooled_sd,
     seeds_needed,
-    student_interval,
     wilson_interval,
 )
 
@@ -150,34 +149,11 @@ def test_an_estimate_knows_its_margin_and_whether_zero_is_outside() -> None:
     assert excluded == [True, True, False, False, False]
 
 
-def test_the_interval_over_seeds_is_students() -> None:
-    """Student's own example, 1908: additional hours of sleep (R's data set sleep, group 2)."""
-    hours = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    estimate = student_interval(hours)
-    assert estimate.value == pytest.approx(2.33)
-    assert (estimate.low, estimate.high) == pytest.approx((0.8976775, 3.7623225), abs=1e-6)
-    with pytest.raises(ValueError, match="2 or more values"):
-        student_interval([0.98])
-
-
 def around(counts: Sequence[int], n: int) -> Correct:
     """As many digits right with each seed as told, side by side around a circle, so that every digit is read right by as many
     seeds as any other (if the counts add up to a multiple of n): the digits then have no variance."""
     ends = np.cumsum([0, *counts])
     return np.array([np.isin(np.arange(n), np.arange(*pair) % n) for pair in itertools.pairwise(ends)])
-
-
-def test_without_variance_of_digits_the_difference_is_welchs() -> None:
-    n = 50_000
-    a, b = around([9_000, 9_900, 11_000, 10_500, 9_600], n), around([30_000, 33_000, 37_000], n)
-    for correct_a, correct_b in [(a, b), (b.astype(np.uint8), a.astype(np.uint8))]:
-        found = difference_interval(correct_a, correct_b)
-        expected = ttest_ind(correct_a.mean(axis=1), correct_b.mean(axis=1), equal_var=False)
-        limits = expected.confidence_interval()
-        assert (found.estimate.low, found.estimate.high) == pytest.approx((limits.low, limits.high), rel=1e-5)
-        assert found.degrees_of_freedom == pytest.approx(expected.df, rel=1e-5)
-        assert found.variances[:2] == pytest.approx([c.mean(axis=1).var(ddof=1) for c in (correct_a, correct_b)])
-    assert accuracy_interval(a).margin == pytest.approx(student_interval(a.mean(axis=1).tolist()).margin, rel=1e-5)
 
 
 def test_without_variance_of_seeds_the_difference_is_the_paired_t_of_the_digits() -> None:
@@ -282,12 +258,6 @@ def test_wilsons_interval_holds_the_truth_in_95_percent_of_cases() -> None:
     limits = [wilson_interval(successes, 500) for successes in generator.binomial(500, truths).tolist()]
     covered = np.mean([low <= truth <= high for (low, high), truth in zip(limits, truths, strict=True)])
     assert AT_LEAST <= covered <= 0.97
-
-
-def test_students_interval_holds_the_truth_in_95_percent_of_cases() -> None:
-    for seeds in (2, 5):
-        estimates = [student_interval(values) for values in np.random.default_rng(2).normal(0.98, 0.002, (CASES, seeds))]
-        assert AT_LEAST <= np.mean([estimate.low <= 0.98 <= estimate.high for estimate in estimates]) <= 1.9 - AT_LEAST
 
 
 @pytest.mark.parametrize(("seeds", "n", "seed_sd"), [(5, 1000, SEED), (2, 1000, SEED), (5, 1000, 0.5)])
