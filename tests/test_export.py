@@ -16,6 +16,7 @@ import pytest
 
 from mnist_tuner.data import Dataset, load_dataset
 from mnist_tuner.errors import InputError
+from mnist_tuner.reports.statistics import wilson_interval
 from mnist_tuner.runner import export, exporting
 from tests.called import SHADES, Made, called, refused
 from tests.commands import environment
@@ -229,12 +230,13 @@ def test_by_default_it_lies_beside_the_model_and_quiet_says_only_where(made: Mad
     called("export", place, "--output", tmp_path / "again.keras")
 
 
-def test_a_run_of_several_seeds_says_which_of_them_it_is_and_what_all_reach(runs: Runs, tmp_path: Path) -> None:
+def test_a_run_of_several_seeds_says_which_of_them_it_is_and_how_good_that_one_is(runs: Runs, tmp_path: Path) -> None:
     document = export(runs.seeds(), output=tmp_path / "seeds.keras", quiet=True)
     seeds = json.loads((runs.seeds() / "run.json").read_text())["seeds"]
     assert document["metadata"]["seed"] == seeds["trainings"][0]["seed"] == 0
-    assert document["metadata"]["accuracy"] == seeds["mean"]
-    assert document["metadata"]["interval95"] == seeds["interval95"]
+    accuracy = seeds["trainings"][0]["accuracy"]
+    assert document["metadata"]["accuracy"] == accuracy != seeds["mean"]
+    assert document["metadata"]["interval95"] == list(wilson_interval(round(200 * accuracy), 200))
 
 
 def test_a_checkpoint_is_exported_as_the_model_is(runs: Runs, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_report_the_verdict_and_the_digit_are_shown(executed: Client) -> Non
     assert found["final"]["verdict"] in text_of(outputs(executed, "found = search("))
     assert found["final"]["verdict"] in text_of(outputs(executed, "print(found.verdict)"))
     reading = text_of(outputs(executed, "reading = predict("))
-    assert re.search(r"my_digit\.png\b.*\b(\d) +\d+\.\d\d%.*then \d +\d+\.\d\d%", reading)
+    assert re.search(r"my_digit\.png\b.*\b(\d) +\d+\.\d\d%.*runner-up \d +\d+\.\d\d%", reading)
     assert (executed_folder(executed) / "my_digit.png").exists()
 
 

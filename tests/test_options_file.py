@@ -113,7 +113,7 @@ def test_any_text_comes_back_from_a_file(text: str, file: Path) -> None:
     assert read_options(file, {"name": str, "list": str, "small": float, "large": float})["name"] == text
 
 
-def test_the_command_line_goes_before_the_environment_that_before_the_file_and_that_before_the_default(
+def test_the_command_line_goes_before_the_file_that_before_the_environment_and_that_before_the_default(
     made: Made, file: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two", "three"):
@@ -127,7 +127,10 @@ def test_the_command_line_goes_before_the_environment_that_before_the_file_and_t
     assert found["config"]["batch_size"] == 32  # of which nothing says anything
     surroundings = {"MNIST_TUNER_DATA": str(two), "MNIST_TUNER_OUTPUT": str(tmp_path / "environment")}
     found = trained("--config", file, **surroundings)
-    assert (found["data"]["name"], found["config"]["hidden"]) == ("two", [9])
+    assert (found["data"]["name"], found["config"]["hidden"]) == ("one", [9])
+    assert Path(found["run_dir"]).parent == tmp_path / "file"
+    found = trained("--epochs", 1, **surroundings)
+    assert found["data"]["name"] == "two"
     assert Path(found["run_dir"]).parent == tmp_path / "environment"
     found = trained("--data", three, "--config", file, "--hidden", 11, "--output", tmp_path / "line", **surroundings)
     assert (found["data"]["name"], found["config"]["hidden"]) == ("three", [11])
@@ -250,29 +253,17 @@ def test_one_option_under_two_names_is_refused(file: Path) -> None:
     assert "batch_size" in said
 
 
-def test_a_run_can_go_on_with_its_own_file(made: Made, file: Path, tmp_path: Path) -> None:
-    options = ["--data", made.shades(), "--hidden", 8, "--epochs", 2, "--output", tmp_path / "runs", "--json"]
-    folder = Path(json.loads(called("train", *options).out)["run_dir"])
-    kept = folder / "config.toml"
-    on = json.loads(called("train", "--resume", folder, "--config", kept, "--epochs", 4, "--json").out)
-    assert on["run_dir"] == str(folder)
-    assert [epoch["epoch"] for epoch in on["epochs"]] == [1, 2, 3, 4]
-    assert tomllib.loads(kept.read_text())["epochs"] == 4
-    assert "leave out --hidden" in refused("train", "--resume", folder, "--config", kept, "--hidden", 9)
-    file.write_text("epochs = 5")
-    on = json.loads(called("train", "--resume", folder, "--config", file, "--json").out)
-    assert [epoch["epoch"] for epoch in on["epochs"]] == [1, 2, 3, 4, 5]
+def test_a_run_or_a_search_goes_on_with_its_own_options_and_takes_no_file(made: Made) -> None:
+    kept = made.digits() / "config.toml"
+    assert "leave out --config" in refused("train", "--resume", made.digits(), "--config", kept)
+    assert "leave out --config" in refused("search", "--resume", made.digits(), "--config", file_of_a_search(kept.parent))
 
 
-def test_a_search_can_go_on_with_its_own_file_whatever_the_environment_says(made: Made, tmp_path: Path) -> None:
-    options = [*SMALL_SEARCH, "--data", made.shades(), "--output", tmp_path / "runs", "--json"]
-    begun = json.loads(called("search", *options).out)
-    folder = Path(begun["run_dir"])
-    again = called("search", "--resume", folder, "--config", folder / "config.toml", "--json", MNIST_TUNER_DATA="/nowhere")
-    document = json.loads(again.out)
-    assert document["run_dir"] == str(folder)
-    assert [trial["replicates"] for trial in document["trials"]] == [trial["replicates"] for trial in begun["trials"]]
-    assert document["final"] == begun["final"]
+def file_of_a_search(folder: Path) -> Path:
+    """A file of one option of search."""
+    path = folder / "search.toml"
+    path.write_text("trials = 2")
+    return path
 
 
 # What a terminal is like.

@@ -181,7 +181,7 @@ def test_doubt_is_said(made: Made, pictures: Path, mnist: Dataset, tmp_path: Pat
     assert found["scene.png"]
     assert found["1.png"] is None
     done = called("predict", made.digits(), empty, pictures / "1.png")
-    assert "doubtful: empty: no ink found" in " ".join(done.out.split())
+    assert "nothing to read: the picture is empty" in " ".join(done.out.split())
     assert "2 read, 1 of them doubtful" in done.out
     (row,) = csv.DictReader(io.StringIO(called("predict", made.digits(), empty, "--csv").out))
     assert row["doubt"] == "empty: no ink found"
@@ -225,7 +225,7 @@ def test_the_confidence_and_the_runner_up_are_said(run: Path, pictures: Path, kn
     best, second = np.argsort(probabilities)[::-1][:2]
     said = " ".join(called("predict", run, pictures / "1.png", COLUMNS="160").out.split())
     assert re.search(rf"\b{best} {re.escape(f'{probabilities[best]:.2%}')}", said)
-    assert re.search(rf"then {second} {re.escape(f'{probabilities[second]:.2%}')}", said)
+    assert re.search(rf"runner-up {second} {re.escape(f'{probabilities[second]:.2%}')}", said)
 
 
 def test_of_many_pictures_each_has_a_line(run: Path, pictures: Path, known: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ def test_a_model_that_nothing_is_known_of_reads_digits(made: Made, pictures: Pat
 
 def test_pictures_that_are_nowhere_are_refused(run: Path, tmp_path: Path) -> None:
     for nothing in (tmp_path, tmp_path / "*.png"):
-        assert f"{nothing}: there are no pictures" in refused("predict", run, nothing)
+        assert f"{nothing}: there are no pictures" in called("predict", run, nothing, code=2, COLUMNS="300").out
     assert "IMAGE" in refused("predict", run)
     with pytest.raises(InputError, match="no such file or folder"):
         predict(tmp_path / "none", ["-"])

@@ -393,11 +393,11 @@ def test_the_list_has_each_runs_date_kind_status_accuracy_and_time(runs: Runs, t
         minutes, seconds = divmod(round(report.timing.total_s), 60)
         date = f"{folder.name[:4]}-{folder.name[4:6]}-{folder.name[6:8]} {folder.name[9:11]}:{folder.name[11:13]}"
         assert row["date"] == date
-        shown = f"{100 * value:.2f} ({limits([low, high])}) {minutes}:{seconds:02}"
-        assert f" {date} {kind} {row['net']} finished {shown} {tmp_path / folder.name} " in text
+        shown = f"{100 * value:.2f} ({100 * low:.2f}-{100 * high:.2f}) {minutes}:{seconds:02}"
+        assert f" {date[5:]} {kind} {row['net']} {row['data']} finished {shown} {tmp_path / folder.name} " in text
     killed = rows["20200101-000000-train-killed"]
     assert (killed["status"], killed["accuracy"], killed["seconds"]) == ("killed", None, None)
-    assert " 2020-01-01 00:00 train 48-32 killed " in text
+    assert " 01-01 00:00 train 48-32 pictures killed " in text
     (skipped,) = document["skipped"]
     assert skipped["path"] == str(tmp_path / "20200101-foreign")
     assert f"skipped: {tmp_path / '20200101-foreign'}: no folder of a run" in text

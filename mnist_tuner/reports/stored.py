@@ -41,12 +41,22 @@ def load_report(folder: Path) -> RunReport | SearchReport:
         raise InputError(f"{run / 'run.json'}: damaged ({type(error).__name__}: {error})") from None
 
 
+_OPTIONS = {
+    "train": ("hidden", "epochs", "batch_size", "learning_rate"),
+    "search": ("strategy", "widths", "epochs", "replicates", "scheduler"),
+}
+"""The options that reports speak of."""
+
+
 def _check(document: dict[str, Any]) -> None:
     """Whether what reports rely on fits together, besides the types.
 
     Raises:
         ValueError: it does not.
     """
+    missing = [name for name in _OPTIONS[document["command"]] if name not in document["config"]]
+    if missing:
+        raise ValueError(f"its configuration says nothing of {missing[0]}")
     (SearchConfig if document["command"] == "search" else TrainConfig).from_dict(document["config"])
     for name in ("mnist_tuner", "tensorflow", "keras", "python"):
         if not isinstance(document["versions"].get(name), str):

@@ -97,12 +97,12 @@ def compared(reports: Sequence[RunReport | SearchReport]) -> ComparisonReport:
         if made.labels.shape != predictions[0].labels.shape:
             raise InputError(f"{report.run_dir}: measured on {len(made.labels):,} test images, and {first.run_dir} on others")
     names = _names(reports)
-    notes = _differences(reports, predictions)
     nets = [
         contestant(name, _units(report), _parameters(report), made.seeds, made.labels, made.predicted)
         for name, report, made in zip(names, reports, predictions, strict=True)
     ]
     order = sorted(range(len(nets)), key=lambda i: -nets[i].accuracy.value)
+    notes = _differences([reports[i] for i in order], [predictions[i] for i in order])
     comparisons = compare_all([names[i] for i in order], predictions[0].labels, [predictions[i].predicted for i in order])
     return ComparisonReport(
         first.data.name,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.special import log_ndtr, stdtrit
-from scipy.stats import binomtest, ttest_1samp, ttest_ind, ttest_ind_from_stats, ttest_rel
+from scipy.stats import binomtest, ttest_1samp, ttest_ind_from_stats, ttest_rel
 
 from mnist_tuner.reports.statistics import (
     Correct,
@@ -142,7 +142,8 @@ def test_mcnemar_takes_no_negative_counts() -> None:
 
 
 def test_an_estimate_knows_its_margin_and_whether_zero_is_outside() -> None:
-    assert Estimate(2.0, 1.0, 4.0).margin == 1.5
+    assert Estimate(2.0, 1.0, 4.0).margin == 2.0  # to the farther side
+    assert Estimate(2.0, 0.0, 3.0).margin == 2.0
     excluded = [
         Estimate(0.0, low, high).excludes_zero for low, high in [(0.1, 1.0), (-1.0, -0.1), (-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0)]
     ]
@@ -318,8 +319,19 @@ def test_the_bootstrap_agrees_with_the_interval_of_the_difference_at_the_size_of
 def test_the_seeds_needed_are_those_of_cohens_table(effect: float, seeds: int) -> None:
     """Cohen, "Statistical power analysis for the behavioral sciences", 1988, table 2.4.1: two-sided 5 %, power 80 %."""
     assert seeds_needed(effect * 0.002, (4e-6, 4e-6, 0.0)) == seeds
-    assert seeds_needed(-effect * 0.002, (4e-6, 4e-6, 0.0), most=seeds) == seeds
-    assert seeds_needed(effect * 0.002, (4e-6, 4e-6, 0.0), most=seeds - 1) is None
+    assert seeds_needed(-effect * 0.002, (4e-6, 4e-6, 0.0)) == seeds
+
+
+def test_more_confidence_takes_more_seeds() -> None:
+    usual, more = (seeds_needed(0.003, (9e-6, 4e-6, 2e-7), confidence=confidence) for confidence in (0.95, 0.995))
+    assert usual is not None
+    assert more is not None
+    assert usual < more
+
+
+def test_beyond_a_thousand_seeds_the_number_is_still_told() -> None:
+    # ((1.95996 + 0.84162) / 1e-4) ** 2 * 2e-6
+    assert seeds_needed(1e-4, (1e-6, 1e-6, 0.0)) == 1570
 
 
 def test_seeds_do_not_help_where_the_digits_are_too_few() -> None:
