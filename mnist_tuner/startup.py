@@ -50,8 +50,9 @@ def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> fl
     _tune_xla()
     cache = compile_cache() if cached else None
     if cache is not None:
-        flags = os.environ.get("TF_XLA_FLAGS", "")
-        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={cache}".strip()
+        flags, flag = os.environ.get("TF_XLA_FLAGS", ""), f"--tf_xla_persistent_cache_directory={cache}"
+        if flag not in flags.split():
+            os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
     with _no_garbage_collection(), _held_back("sklearn", "matplotlib"), _silenced():
         # In keras.json the backend may be another one, too.
         os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -37,7 +37,7 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
         path: of the model; see `find_saved`.
         images: files, folders, patterns, or "-" for a picture on the standard input.
         screen: where the readings are shown; by default the standard output, or the notebook's cell.
-        quiet: whether it is just the class of each.
+        quiet: whether it is just the class of each, and its doubt.
 
     Returns:
         What was read, in the order of the pictures, and which could not be.
@@ -83,7 +83,8 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
     )
     for prediction, image in zip(found, seen, strict=True):
         if quiet:
-            screen.print(Text(prediction.name))
+            doubt = "" if prediction.doubt is None else f"  doubtful: {prediction.doubt}"
+            screen.print(Text(f"{prediction.name}{doubt}"), soft_wrap=True)
         elif len(found) <= MOST_PICTURES:
             screen.print(with_picture(prediction, image))
             screen.print()
