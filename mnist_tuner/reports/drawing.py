@@ -132,6 +132,15 @@ class Drawing:
         return content.getvalue()
 
 
+def warm_up() -> None:
+    """Draws something, so that fonts are loaded when something is to be drawn."""
+    with style():
+        figure, (axes,) = sheet("0", [40], [key("0", INK)])
+        axes.text(0, 0, "0", weight="bold")
+    drawing = Drawing("warm-up", "", "", figure)
+    assert drawing.svg and drawing.png
+
+
 def to_svg(drawing: Drawing) -> str:
     """An ``svg`` element for a page that has the variables of `PALETTE`; without the title, which the page has."""
     names = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}

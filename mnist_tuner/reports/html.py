@@ -72,6 +72,12 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
     return text.encode(errors="replace").decode()  # a folder's name need not be UTF-8
 
 
+def warm_up() -> None:
+    """Compiles the templates."""
+    for name in ("run", "search"):
+        _environment().get_template(f"{name}.html.jinja")
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(

@@ -95,13 +95,14 @@ def _run(document: dict[str, Any]) -> RunReport:
 
 
 def _search(document: dict[str, Any]) -> SearchReport:
-    final = document["final"] or dict.fromkeys(("baseline", "winner", "comparison"))
+    final = document["final"] or {**dict.fromkeys(("baseline", "winner", "comparison")), "looked_before": []}
     values = {
         **document,
         "trials": [_trial(trial) for trial in document["trials"]],
         "baseline": _contestant(final["baseline"]),
         "winner": _contestant(final["winner"]),
         "comparison": _comparison(final["comparison"]),
+        "looked_before": final["looked_before"],
     }
     return TypeAdapter(SearchReport).validate_python(values)
 

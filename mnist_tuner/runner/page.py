@@ -20,15 +20,23 @@ PAGE = "report.html"
 FIGURES = "figures"
 
 
+_loading: threading.Thread | None = None
+
+
 def load_drawing() -> None:
     """Imports what draws the page, in a thread: while a training computes, there is time."""
-    threading.Thread(target=_import, daemon=True).start()
+    global _loading
+    if _loading is None:
+        _loading = threading.Thread(target=_import, daemon=True)
+        _loading.start()
 
 
 def _import() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has to say when it makes its list of fonts
-    import mnist_tuner.reports.figures
-    import mnist_tuner.reports.html  # noqa: F401
+    from mnist_tuner.reports import drawing, html
+
+    html.warm_up()
+    drawing.warm_up()
 
 
 def write_page(
@@ -54,6 +62,8 @@ def write_page(
     from mnist_tuner.reports.figures import draw
     from mnist_tuner.reports.html import page
 
+    if _loading is not None:
+        _loading.join()  # figures are drawn by one thread at a time
     drawings = draw(report)
     atomic_write(path, page(report, mistakes=mistakes, drawings=drawings, command=command))
     figures.mkdir(exist_ok=True)

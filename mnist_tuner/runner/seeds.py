@@ -65,7 +65,6 @@ class SeveralSeeds(Run):
     def train(self) -> None:
         """Trains and tests, once for each seed."""
         assert self.engine is not None
-        load_drawing()
         config = self.config
         started = time.perf_counter()
         with status(self.console, "training ...") as line:
@@ -115,6 +114,7 @@ class _Lines(Listener):
 
     def on_training_ended(self, judged: Judged) -> None:
         self.run.done = self.done
+        load_drawing()
         line = f"seed {judged.seed}: test accuracy {judged.accuracy:.2%}, {judged.seconds:.1f} s"
         self.run.console.print(Text(f"{self.done} of {self.total}  {line}"))
 

@@ -234,7 +234,7 @@ class Run:
             Trainer,
         )
 
-        self.history = history_callback()
+        self.history = history_callback(lambda epoch: load_drawing())  # from then on the compiled loop leaves Python time
         patience = self.config.early_stopping
         self.early_stopping = None if patience is None else EarlyStopping("val_loss", patience=patience)
         loggers: list[Logger] = [CSVLogger(self.folder / "metrics.csv")] if "csv" in self.config.logger else []
@@ -263,7 +263,6 @@ class Run:
         )
         for logger in self.trainer.loggers:
             logger.log_hyperparams(self.config.to_dict())
-        load_drawing()  # while the compiled loop runs
         started = time.perf_counter()
         try:
             self.trainer.fit(self.model, datamodule=self.data, ckpt_path="last" if resuming else None)
