@@ -13,8 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without what changes the commands' output."""
+    """This process's environment without what changes the commands' output, and without what a command that was run in this
+    process has set for itself."""
     dropped = {"TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM"}
+    dropped |= {"TF_XLA_FLAGS", "XLA_FLAGS", "_MNIST_TUNER_SET_LOG_LEVEL"}
     return {name: value for name, value in os.environ.items() if name not in dropped} | changes
 
 
