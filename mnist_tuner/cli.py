@@ -44,7 +44,7 @@ def options(
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Puts a file's options in the place of the defaults: what the command line says goes before."""
+    """Puts a file's options in the place of the defaults: the command line wins over it, and it over the environment."""
     if path is not None:
         from mnist_tuner.options_file import read_options
 
@@ -55,7 +55,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         context.default_map = {named[key]: value for key, value in values.items()}
         for parameter in context.command.params:
             if parameter.name in context.default_map:
-                parameter.envvar = None  # what the file says goes before the environment, too
+                parameter.envvar = None
     return path
 
 
@@ -92,11 +92,7 @@ ConfigOption = Annotated[
 DATA = "Folder of four IDX files (.gz or not), or an .npz file."
 DataOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of four IDX files (.gz or not), or an .npz file.",
-        show_default="the embedded MNIST",
-        envvar="MNIST_TUNER_DATA",
-    ),
+    typer.Option(help=DATA, show_default="the embedded MNIST", envvar="MNIST_TUNER_DATA"),
 ]
 ClassesOption = Annotated[
     Path | None, typer.Option(help="File of the classes' names, one a line.", show_default="classes.txt in the folder, if any")

@@ -12,7 +12,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -35,16 +34,23 @@ class Done(NamedTuple):
 
 @contextmanager
 def surroundings(stdin: bytes, **changes: str) -> Iterator[None]:
-    """The environment of a command, which is as before afterwards."""
-    before = warnings.showwarning, signal.getsignal(signal.SIGTERM)
+    """The surroundings of a command, which are as before afterwards: what it has put into the environment is gone."""
+    before = dict(os.environ), warnings.showwarning, signal.getsignal(signal.SIGTERM), sys.argv, sys.stdin
+    main = sys.modules["__main__"]
+    package = main.__package__
     wanted = environment(MNIST_TUNER_COMPILE_CACHE="off") | changes
-    standard_input = io.TextIOWrapper(io.BytesIO(stdin))
+    os.environ.clear()
+    os.environ.update(wanted)
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    main.__package__ = None  # else the program would be called pytest
     try:
-        with patch.dict(os.environ, wanted, clear=True), patch.object(sys, "stdin", standard_input):
-            yield
+        yield
     finally:
-        warnings.showwarning = before[0]
-        signal.signal(signal.SIGTERM, before[1])
+        os.environ.clear()
+        os.environ.update(before[0])
+        _, warnings.showwarning, handler, sys.argv, sys.stdin = before
+        signal.signal(signal.SIGTERM, handler)
+        main.__package__ = package
 
 
 def called(*arguments: str | Path | int, code: int = 0, stdin: bytes = b"", **changes: str) -> Done:
@@ -57,14 +63,8 @@ def called(*arguments: str | Path | int, code: int = 0, stdin: bytes = b"", **ch
         changes: of the environment.
     """
     out, err = io.StringIO(), io.StringIO()
-    command = ["mnist-tuner", *map(str, arguments)]
-    with (
-        surroundings(stdin, **changes),
-        patch.object(sys, "argv", command),
-        patch.object(sys.modules["__main__"], "__package__", None),  # else the program would be called pytest
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
+    with surroundings(stdin, **changes), redirect_stdout(out), redirect_stderr(err):
+        sys.argv = ["mnist-tuner", *map(str, arguments)]
         try:
             cli.main()
         except SystemExit as end:

@@ -49,7 +49,7 @@ def on_a_terminal(*arguments: str | Path, columns: int = 80, **changes: str) -> 
     reader = threading.Thread(target=read)
     reader.start()
     command = [sys.executable, "-m", "mnist_tuner", *map(str, arguments)]
-    env = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS=str(columns), **changes)
+    env = environment(**{"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(columns)} | changes)
     subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, timeout=120, check=True)
     os.close(theirs)
     reader.join(timeout=10)

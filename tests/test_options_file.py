@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +22,7 @@ from mnist_tuner.errors import InputError
 from mnist_tuner.options_file import read_options, write_options
 from mnist_tuner.runner import train
 from tests.called import Made, called, refused, write_shades
-from tests.commands import environment
+from tests.commands import environment, on_a_terminal
 
 COMMANDS = ("train", "search", "report", "runs", "evaluate", "predict", "export")
 ODD = 'a "quoted" \\ back\tslash, # no comment, = [é] \N{SNOWMAN}'
@@ -269,29 +266,6 @@ def file_of_a_search(folder: Path) -> Path:
 # What a terminal is like.
 
 
-def drawn(*arguments: str | Path, columns: int, **changes: str) -> str:
-    """What a command draws on a pseudo-terminal."""
-    ours, theirs = pty.openpty()
-    pieces: list[bytes] = []
-
-    def read() -> None:
-        try:
-            while piece := os.read(ours, 65536):
-                pieces.append(piece)
-        except OSError:  # the other side has closed
-            pass
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(columns)} | changes
-    command = [sys.executable, "-m", "mnist_tuner", *map(str, arguments)]
-    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**settings), timeout=120, check=True)
-    os.close(theirs)
-    reader.join(timeout=10)
-    os.close(ours)
-    return b"".join(pieces).decode().replace("\r\n", "\n")
-
-
 COLOURS = re.compile(r"\x1b\[[0-9;]*(38|48|3[0-7]|4[0-7]|9[0-7])[;m]")
 
 
@@ -312,7 +286,7 @@ def test_a_terminal_without_colours_gets_none(command: str, made: Made, seven: P
     assert COLOURS.search(coloured)  # else the rest would say little
     plain = called(*arguments, COLUMNS="90", FORCE_COLOR="1", NO_COLOR="1").out
     assert not COLOURS.search(plain)
-    dumb = drawn(*arguments, columns=90, TERM="dumb")
+    dumb = on_a_terminal(*arguments, columns=90, TERM="dumb").replace("\r\n", "\n")
     assert "\x1b" not in dumb
     if command == "predict":
         assert "\N{UPPER HALF BLOCK}" in coloured

@@ -182,11 +182,12 @@ def epoch_table(epochs: Sequence[dict[str, int | float | None]]) -> Table:
     for name in epochs[0]:
         table.add_column(Text(name), justify="right")
     for epoch in epochs:
-        table.add_row(*(_metric(name, value) for name, value in epoch.items()))
+        table.add_row(*(metric_text(value, name) for name, value in epoch.items()))
     return table
 
 
-def _metric(name: str, value: float | None) -> str:
+def metric_text(value: float | None, name: str) -> str:
+    """A metric of an epoch; the epoch's number and seconds are shorter."""
     if value is None:
         return "not finite"
     return f"{value:.3g}" if name in ("epoch", "seconds") else f"{value:.4f}"
@@ -277,6 +278,12 @@ class _Matrix:
         return Style.parse(f"not bold rgb(0,0,0) on rgb(255,{int(225 - 110 * share)},{int(170 - 130 * share)})")
 
 
+def half_blocks(upper: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Iterator[Segment]:
+    """Two rows of pixels, one above the other, as a row of characters."""
+    for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
+        yield Segment("\N{UPPER HALF BLOCK}", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
+
+
 class _Gallery:
     """Images as half blocks: each character holds two pixels, one above the other."""
 
@@ -302,17 +309,13 @@ class _Gallery:
             chosen = range(first, min(first + per_row, len(self.mistakes)))
             for top in range(0, self.pictures.shape[1], 2):
                 for i in chosen:
-                    yield from self._strip(self.pictures[i, top], self.pictures[i, top + 1])
+                    yield from half_blocks(self.pictures[i, top], self.pictures[i, top + 1])
                     yield Segment(" " * (width + 2 - self.pictures.shape[2]))
                 yield Segment.line()
             for i in chosen:
                 yield Segment(f"{self._caption(self.mistakes[i]):<{width + 2}}")
             yield Segment.line()
             yield Segment.line()
-
-    def _strip(self, upper: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Iterator[Segment]:
-        for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
-            yield Segment("\N{UPPER HALF BLOCK}", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
 
     def _caption(self, mistake: Mistake) -> str:
         return f"{self.names[mistake.label]} read as {self.names[mistake.predicted]}, {mistake.confidence:.2%}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,10 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
+from PIL import Image
 
 from mnist_tuner.reports.comparison import ComparisonReport
-from mnist_tuner.reports.console import interval_text
+from mnist_tuner.reports.console import interval_text, metric_text
 from mnist_tuner.reports.drawing import PALETTE, Drawing, to_svg
 from mnist_tuner.reports.report import ClassificationReport, Mistake, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, units_of
@@ -94,7 +94,7 @@ def _environment() -> jinja2.Environment:
         "four": lambda value: f"{value:.4f}",
         "seconds": lambda value: f"{value:.1f}",
         "interval": interval_text,
-        "metric": _metric,
+        "metric": metric_text,
         "plain": _plain,
         "units": lambda trial: "-".join(map(str, units_of(trial))),
         "score": lambda trial: score_text(trial.mean, trial.sd, len(trial.scores)),
@@ -146,21 +146,9 @@ def _gallery(test: ClassificationReport | None, images: npt.NDArray[np.uint8] | 
 
 def _data_uri(image: npt.NDArray[np.uint8]) -> str:
     """A grey image, uint8 ``(height, width)``, as a PNG in a URI."""
-    height, width = image.shape
-    rows = np.hstack([np.zeros((height, 1), np.uint8), image]).tobytes()  # before each row: not filtered
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
-    content = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + content).decode()
-
-
-def _metric(value: float | None, name: str) -> str:
-    """As in the console's table of epochs."""
-    if value is None:
-        return "not finite"
-    return f"{value:.3g}" if name in ("epoch", "seconds") else f"{value:.4f}"
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _plain(value: Any) -> str:

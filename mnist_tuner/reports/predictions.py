@@ -13,9 +13,9 @@ import numpy.typing as npt
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
-from rich.style import Style
 from rich.text import Text
 
+from mnist_tuner.reports.console import half_blocks
 from mnist_tuner.reports.report import SCHEMA_VERSION
 
 
@@ -122,13 +122,11 @@ class Picture:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         coloured = console.color_system is not None and not console.no_color and not options.ascii_only
-        for upper, lower in zip(self.image[::2].tolist(), self.image[1::2].tolist(), strict=True):
-            for above, below in zip(upper, lower, strict=True):
-                if coloured:
-                    ground = Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})")
-                    yield Segment("\N{UPPER HALF BLOCK}", ground)
-                else:
-                    yield Segment(" .:-=+*#%@"[(above + below) * 9 // 510])
+        for upper, lower in zip(self.image[::2], self.image[1::2], strict=True):
+            if coloured:
+                yield from half_blocks(upper, lower)
+            else:
+                yield Segment("".join(" .:-=+*#%@"[(int(a) + int(b)) * 9 // 510] for a, b in zip(upper, lower, strict=True)))
             yield Segment.line()
 
 

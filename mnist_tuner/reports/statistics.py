@@ -37,6 +37,7 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether all of the interval is above zero, or below."""
         return self.low > 0 or self.high < 0
 
 

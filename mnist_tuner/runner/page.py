@@ -62,6 +62,7 @@ def write_page(
     from mnist_tuner.reports.figures import draw
     from mnist_tuner.reports.html import page
 
+    load_drawing()
     if _loading is not None:
         _loading.join()  # figures are drawn by one thread at a time
     drawings = draw(report)

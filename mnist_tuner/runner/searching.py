@@ -23,7 +23,7 @@ from mnist_tuner.reports.console import headline
 from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, read_curves, units_of
 from mnist_tuner.reports.search_console import heading, result, result_line, setting
-from mnist_tuner.runner.page import keep_page, load_drawing
+from mnist_tuner.runner.page import keep_page
 from mnist_tuner.runner.setting import (
     as_text,
     check_data,
@@ -291,7 +291,6 @@ class _Search:
                 model_path=self.folder / "model.keras",
                 listener=_Comparison(line),
             )
-        load_drawing()
         together = predictions(trainings)
         predicted = together[0].reshape(len(nets), config.final_seeds, -1)
         confidence = together[1].reshape(predicted.shape)

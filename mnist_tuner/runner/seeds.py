@@ -16,7 +16,7 @@ from mnist_tuner.reports.statistics import accuracy_interval
 from mnist_tuner.runner.page import load_drawing
 from mnist_tuner.runner.setting import check_memory, summarize, timed_load
 from mnist_tuner.runner.training import Run
-from mnist_tuner.runner.trainings import Judged, Listener, Trainings, mean_loss, predictions, train_all
+from mnist_tuner.runner.trainings import Judged, Listener, Trainings, data_module, mean_loss, predictions, train_all
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
@@ -43,13 +43,8 @@ class SeveralSeeds(Run):
 
             self.engine = DaskEngine(min(self.config.seeds, CPU_COUNT))
             self.dataset, self.seconds["data_s"] = reading.result()
-        from mnist_tuner.data import MNISTDataModule
-
         config, dataset = self.config, self.dataset
-        try:
-            self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
-        except InputError as error:
-            raise InputError("--" + str(error).replace("_", "-")) from None
+        self.data = data_module(config, dataset)
         if len(dataset.test_labels) < 2:
             raise InputError(f"{dataset.name}: one test image: --seeds needs two or more")
         option = f"--hidden {','.join(map(str, config.hidden))}"

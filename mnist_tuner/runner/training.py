@@ -32,7 +32,7 @@ from mnist_tuner.runner.setting import (
     timed_load,
     versions_of,
 )
-from mnist_tuner.runner.trainings import history_callback, judge, judging_module
+from mnist_tuner.runner.trainings import build, data_module, history_callback, judge, judging_module
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.atomic import atomic_path, atomic_write
@@ -193,23 +193,10 @@ class Run:
 
         import tensorflow as tf
 
-        from mnist_tuner.data import MNISTDataModule
-        from mnist_tuner.models import build_baseline
-
         config, dataset = self.config, self.dataset
-        try:
-            self.data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
-        except InputError as error:
-            raise InputError("--" + str(error).replace("_", "-")) from None
+        self.data = data_module(config, dataset)
         check_memory(f"--hidden {','.join(map(str, config.hidden))}", config.hidden, config.batch_size, dataset)
-        self.model: keras.Model = build_baseline(
-            config.hidden,
-            input_shape=dataset.image_shape,
-            classes=dataset.classes,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
-            precision=config.precision,
-        )
+        self.model: keras.Model = build(config, dataset)
         device = "GPU" if tf.config.list_physical_devices("GPU") else self.report.device
         summary = summarize(self.data)
         self.check_same_data(summary)

@@ -107,12 +107,11 @@ class TrainingSpec:
         """Trains and judges, in a worker."""
         from keras.src.saving import saving_lib  # keras.saving.save_model takes a path only
 
-        from mnist_tuner.data import MNISTDataModule
         from mnist_tuner.trainer import EarlyStopping, Trainer
 
         began = time.perf_counter()
         config, dataset = self.config, experiment.arguments[0].dataset
-        data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
+        data = data_module(config, dataset)
         kept = _kept_for(config, dataset)
         history = history_callback(lambda epoch: report({"epoch": epoch}))
         patience = config.early_stopping
@@ -171,6 +170,34 @@ def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDA
     outputs = trainer.predict(module, datamodule=data)
     own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     return own.argmax(axis=1).astype(np.uint8), probabilities, loss
+
+
+def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
+    """The data as the options want it.
+
+    Raises:
+        InputError: they do not fit the data.
+    """
+    from mnist_tuner.data import MNISTDataModule
+
+    try:
+        return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
+    except InputError as error:
+        raise InputError("--" + str(error).replace("_", "-")) from None
+
+
+def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """The model that the options want, with its first weights."""
+    from mnist_tuner.models import build_baseline
+
+    return build_baseline(
+        config.hidden,
+        input_shape=dataset.image_shape,
+        classes=dataset.classes,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        precision=config.precision,
+    )
 
 
 def judging_module(model: keras.Model) -> Any:
@@ -232,17 +259,9 @@ _kept: list[_Kept] = []
 
 def _kept_for(config: TrainConfig, dataset: Dataset) -> _Kept:
     """A model with this configuration's first weights: where there can be, the one that was trained before, put back."""
-    from mnist_tuner.models import build_baseline
     from mnist_tuner.trainer import KerasModule
 
-    model = build_baseline(
-        config.hidden,
-        input_shape=dataset.image_shape,
-        classes=dataset.classes,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        precision=config.precision,
-    )
+    model = build(config, dataset)
     key = f"{config.hidden} {dataset.image_shape} {dataset.classes} {config.learning_rate} {config.precision}"
     if not _kept or _kept[0].key != key:
         _kept[:] = [_Kept(key, model, KerasModule(model), judging_module(model))]

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import dask
@@ -32,6 +32,9 @@ from mnist_tuner.search.worker import ExperimentPlugin, work
 LOST = "its worker died (killed, or out of memory)"
 MOST_STARTS = 2
 """A cluster with settings of its own runs the work of a worker that died again on another: this often it may."""
+MOST_WAITS = 5
+"""Work that was still waiting for its turn when the worker died is given out again, this often: it could also have killed the
+worker before word of its beginning had left."""
 
 WORKERS_SECONDS = 30
 NO_WORKERS = (
@@ -61,6 +64,21 @@ _OURS: dict[str, Any] = {
 }
 
 
+@dataclass
+class _Given:
+    """A piece of work that Dask has.
+
+    Attributes:
+        starts: the workers that began with it.
+        waits: how often it waited for a worker that died.
+    """
+
+    spec: Spec
+    future: Future
+    starts: list[str] = field(default_factory=list)
+    waits: int = 0
+
+
 class DaskEngine:
     """Runs pieces of work in Dask's workers.
 
@@ -80,9 +98,8 @@ class DaskEngine:
     def __init__(self, workers: int | None = None, scheduler: str | None = None, security: Security | None = None) -> None:
         self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._futures: dict[str, Future] = {}
+        self._given: dict[str, _Given] = {}
         self._counted, self._workers, self._had_workers = -math.inf, 1, time.monotonic()
-        self._starts: dict[str, list[str]] = {}
         self._cluster: LocalCluster | None = None
         self._stack = ExitStack()
         for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
@@ -151,13 +168,13 @@ class DaskEngine:
 
     def submit(self, key: str, spec: Spec) -> None:
         """Gives it to the scheduler."""
-        self._starts[key] = []
-        future = self._client.submit(work, self._topic, key, spec, key=f"{self._topic}-{key}", pure=False, retries=0)
-        self._futures[key] = future
-        future.add_done_callback(partial(self._ended, key))
+        self._given[key] = _Given(spec, self._future(key, spec))
 
-    def _ended(self, key: str, future: Future) -> None:
-        self._events.put({"key": key, "ended": True})
+    def _future(self, key: str, spec: Spec, waits: int = 0) -> Future:
+        name = f"{self._topic}-{key}-{waits}"
+        future = self._client.submit(work, self._topic, key, spec, key=name, pure=False, retries=0)
+        future.add_done_callback(lambda _: self._events.put({"key": key, "ended": True}))
+        return future
 
     def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
         """Hands on what comes from the workers.
@@ -173,28 +190,36 @@ class DaskEngine:
                 self._check_scheduler()
                 return
             key = event["key"]
-            if key not in self._futures:
+            if key not in self._given:
                 continue
             if "ended" in event:
-                handle(self._outcome(key))
+                outcome = self._outcome(key)
+                if outcome is None:
+                    continue
+                handle(outcome)
                 return
             if "news" in event:
                 handle(News(key, event["news"]))
                 continue
-            self._starts[key].append(event["worker"])
-            if len(self._starts[key]) > MOST_STARTS:
-                self._futures.pop(key).cancel(force=True)
+            self._given[key].starts.append(event["worker"])
+            if len(self._given[key].starts) > MOST_STARTS:
+                self._given.pop(key).future.cancel(force=True)
                 handle(Failed(key, LOST, event["worker"]))
                 return
             handle(Started(key, event["worker"]))
 
-    def _outcome(self, key: str) -> Event:
-        future = self._futures.pop(key)
-        worker = (self._starts.pop(key) or [""])[-1]
+    def _outcome(self, key: str) -> Event | None:
+        """What became of a piece of work; None: it had been waiting for a worker that died, and is given out again."""
+        given = self._given.pop(key)
+        future, worker = given.future, (given.starts or [""])[-1]
         try:
             result, worker, tired = future.result()
-        except KilledWorker:
-            return Failed(key, LOST, worker)
+        except KilledWorker as error:
+            if error.last_worker.address in given.starts or given.waits == MOST_WAITS:
+                return Failed(key, LOST, worker)
+            waits = given.waits + 1
+            self._given[key] = _Given(given.spec, self._future(key, given.spec, waits), given.starts, waits)
+            return None
         except Exception as error:
             if isinstance(error, InputError) or is_full_disk(error):
                 raise
@@ -221,7 +246,7 @@ class DaskEngine:
                     if nanny.pid:
                         os.kill(nanny.pid, signal.SIGKILL)
             elif hasattr(self, "_client") and self._client.status == "running":
-                self._client.cancel(list(self._futures.values()), force=True)
+                self._client.cancel([given.future for given in self._given.values()], force=True)
                 self._client.unregister_worker_plugin(self._topic)
         with suppress(Exception):
             if hasattr(self, "_client"):

@@ -1,0 +1,67 @@
+"""Pieces of work on Dask's workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mnist_tuner.search.dask_engine import LOST, DaskEngine
+from mnist_tuner.search.engine import Done, Event, Failed
+
+
+class Nothing:
+    """What the pieces of work have in common."""
+
+    makes_models: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    leaves_models: ClassVar[bool] = False
+    seconds: float = 0.0
+    kills: bool = False
+
+    def run(self, experiment: Nothing, report: Callable[[dict[str, Any]], None]) -> str:
+        time.sleep(self.seconds)
+        if self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "done"
+
+
+def outcomes(engine: DaskEngine, count: int) -> dict[str, Event]:
+    events: list[Event] = []
+
+    def ended() -> list[Event]:
+        return [event for event in events if isinstance(event, Done | Failed)]
+
+    deadline = time.monotonic() + 120
+    while len(ended()) < count and time.monotonic() < deadline:
+        engine.wait(events.append, 1.0)
+    return {event.key: event for event in ended()}
+
+
+def test_work_that_waits_for_a_worker_is_not_blamed_for_its_death() -> None:
+    with closing(DaskEngine(1)) as engine:
+        engine.begin(Nothing())
+        engine.submit("kills", Piece(seconds=1.0, kills=True))
+        for waiting in ("first", "second"):
+            engine.submit(waiting, Piece())
+        ended = outcomes(engine, 3)
+    killer = ended.pop("kills")
+    assert isinstance(killer, Failed)
+    assert killer.reason == LOST
+    assert {key: event.result for key, event in ended.items() if isinstance(event, Done)} == {"first": "done", "second": "done"}
+
+
+def test_work_that_kills_its_worker_before_it_can_tell_is_blamed_in_the_end() -> None:
+    with closing(DaskEngine(1)) as engine:
+        engine.begin(Nothing())
+        engine.submit("kills", Piece(kills=True))
+        killer = outcomes(engine, 1)["kills"]
+    assert isinstance(killer, Failed)
+    assert killer.reason == LOST
