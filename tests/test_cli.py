@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from mnist_tuner._version import __version__
+from mnist_tuner.startup import compile_cache
 from mnist_tuner.trainer import read_checkpoint
+from tests.called import called, refused
 from tests.commands import environment, mnist_tuner
 
 
@@ -81,10 +83,7 @@ def test_completion_can_be_shown() -> None:
     ],
 )
 def test_nonsense_gets_one_clear_line_and_code_2(options: list[str], message: str, output: Path) -> None:
-    done = mnist_tuner("train", "--output", output, *options, code=2)
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("mnist-tuner: error: ")
-    assert message in done.stderr
+    assert message in refused("train", "--output", output, *options)
     assert list(output.iterdir()) == []
 
 
@@ -99,9 +98,7 @@ def test_nonsense_gets_one_clear_line_and_code_2(options: list[str], message: st
 def test_options_that_do_not_fit_the_data_are_refused(
     options: list[str], message: str, small_dataset_folder: Path, output: Path
 ) -> None:
-    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", output, *options, code=2)
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
+    assert message in refused("train", "--data", small_dataset_folder, "--output", output, *options)
     assert list(output.iterdir()) == []
 
 
@@ -115,15 +112,15 @@ def test_damaged_data_is_named_in_one_line(small_dataset_folder: Path, output: P
 
 def test_folders_made_for_a_run_that_never_was_are_removed(small_dataset_folder: Path, output: Path) -> None:
     (small_dataset_folder / "t10k-labels-idx1-ubyte").unlink()
-    mnist_tuner("train", "--data", small_dataset_folder, "--output", output / "new" / "folder", code=2)
+    refused("train", "--data", small_dataset_folder, "--output", output / "new" / "folder")
     assert list(output.iterdir()) == []
 
 
 def test_a_folder_may_be_called_as_it_likes(small_dataset_folder: Path, output: Path) -> None:
     odd = output / "runs [bold] of[/x] :tiger:"
-    done = mnist_tuner("train", "--data", small_dataset_folder, "--output", odd, "--epochs", "1")
+    done = called("train", "--data", small_dataset_folder, "--output", odd, "--epochs", "1")
     (run,) = odd.iterdir()
-    assert str(run) in done.stdout
+    assert str(run) in done.out
     assert (run / "report.txt").exists()
 
 
@@ -186,8 +183,8 @@ def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["status"] == "failed"
     assert "diverged" in manifest["error"]
-    again = mnist_tuner("train", "--json", "--data", small_dataset_folder, "--output", output, *options, code=1)
-    document = json.loads(again.stdout)
+    again = called("train", "--json", "--data", small_dataset_folder, "--output", output, *options, code=1)
+    document = json.loads(again.out)
     assert (document["status"], document["error"]) == ("failed", manifest["error"])
 
 
@@ -232,7 +229,7 @@ def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Pat
 
 def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_dataset_folder: Path, output: Path) -> None:
     home = output.parent / "cache"
-    train = ["train", "--quiet", "--data", small_dataset_folder, "--output", output]
+    train = ["train", "--quiet", "--epochs", "1", "--data", small_dataset_folder, "--output", output]
     mnist_tuner(*train, MNIST_TUNER_COMPILE_CACHE="off", XDG_CACHE_HOME=str(home))
     assert not (home / "mnist_tuner").exists()
     for _ in range(2):
@@ -252,7 +249,12 @@ def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_data
     assert "has been deleted: start again" in done.stderr
     assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
 
-    folder.chmod(0o755)  # others could read it, so it might have been others' once
-    kept = {path: path.stat().st_atime_ns for path in folder.iterdir()}
-    mnist_tuner(*train, XDG_CACHE_HOME=str(home))
-    assert {path: path.stat().st_atime_ns for path in folder.iterdir()} == kept
+
+def test_a_cache_that_others_could_have_written_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MNIST_TUNER_COMPILE_CACHE", raising=False)
+    folder = compile_cache()
+    assert folder is not None
+    assert folder.parent == tmp_path / "mnist_tuner"
+    folder.chmod(0o755)
+    assert compile_cache() is None

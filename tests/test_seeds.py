@@ -18,6 +18,7 @@ import pytest
 from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports.statistics import accuracy_interval
+from tests.called import called, refused
 from tests.commands import mnist_tuner
 from tests.runs import Runs
 from tests.searches import DEADLINE, family, journal, launched, lives, run_in, wait_until
@@ -164,7 +165,7 @@ def test_killed_with_all_its_processes_it_repeats_no_training_and_comes_to_the_s
     assert document_of(folder)["status"] == "running"
     kept = [line for line in journal(folder, "trainings.jsonl") if line.endswith("\n")]
     assert len(kept) >= 2
-    assert "killed" in mnist_tuner("runs", "--output", tmp_path).stdout
+    assert "killed" in called("runs", "--output", tmp_path).out
     mnist_tuner("train", "--resume", folder, "--quiet")
     after = journal(folder, "trainings.jsonl")
     assert after[: len(kept)] == kept
@@ -212,9 +213,7 @@ def test_more_seeds_on_resume_add_their_trainings_and_repeat_none(runs: Runs, tm
         (["--seeds", "3"], "--seeds is 3: expected 4, which the run has, or more"),
         (["--epochs", "9"], "--epochs is 9: a run of several seeds goes on with its own, 8"),
     ):
-        done = mnist_tuner("train", "--resume", folder, *options, code=2)
-        assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
-        assert message in done.stderr
+        assert message in refused("train", "--resume", folder, *options)
     assert document_of(folder) == document
 
 
@@ -227,10 +226,7 @@ def test_more_seeds_on_resume_add_their_trainings_and_repeat_none(runs: Runs, tm
     ],
 )
 def test_what_is_for_one_training_is_refused_with_several_seeds(options: list[str], message: str, tmp_path: Path) -> None:
-    done = mnist_tuner("train", "--seeds", "3", *options, "--output", tmp_path, code=2)
-    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
-    assert done.stderr.startswith("mnist-tuner: error: ")
-    assert message in done.stderr
+    assert message in refused("train", "--seeds", "3", *options, "--output", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,6 +245,4 @@ def test_impossible_seeds_are_refused(options: dict[str, Any], message: str) -> 
 
 
 def test_a_run_of_one_seed_is_not_gone_on_with_as_one_of_several(runs: Runs) -> None:
-    done = mnist_tuner("train", "--resume", runs.single(0), "--seeds", "3", code=2)
-    assert len(done.stderr.splitlines()) == 1
-    assert "it is a run of one seed" in done.stderr
+    assert "it is a run of one seed" in refused("train", "--resume", runs.single(0), "--seeds", "3")

@@ -13,6 +13,7 @@ import pytest
 
 from mnist_tuner import load_dataset
 from mnist_tuner.trainer import KerasModule, read_checkpoint
+from tests.called import called
 from tests.commands import mnist_tuner, on_a_terminal
 
 
@@ -148,21 +149,21 @@ def test_options_reach_the_training(small_dataset_folder: Path, tmp_path: Path) 
 
 
 def test_a_fast_dev_run_takes_one_batch_of_everything(small_dataset_folder: Path, tmp_path: Path) -> None:
-    run = train(tmp_path, "--data", small_dataset_folder, "--fast-dev-run")
-    assert len(run.document["epochs"]) == 1
-    assert not (run.folder / "checkpoints").exists()
+    document = json.loads(called("train", "--json", "--output", tmp_path, "--data", small_dataset_folder, "--fast-dev-run").out)
+    assert len(document["epochs"]) == 1
+    assert not (Path(document["run_dir"]) / "checkpoints").exists()
 
 
 def test_quiet_prints_the_result_alone(small_dataset_folder: Path, tmp_path: Path) -> None:
-    done = mnist_tuner("train", "--quiet", "--data", small_dataset_folder, "--output", tmp_path)
-    assert len(done.stdout.splitlines()) == 1
-    assert "Test accuracy" in done.stdout
-    assert done.stderr == ""
+    done = called("train", "--quiet", "--data", small_dataset_folder, "--output", tmp_path)
+    assert len(done.out.splitlines()) == 1
+    assert "Test accuracy" in done.out
+    assert done.err == ""
 
 
 def test_colours_can_be_forced_and_refused(small_dataset_folder: Path, tmp_path: Path) -> None:
     options = ["train", "--data", small_dataset_folder, "--epochs", "1", "--output"]
-    assert "\x1b[" in mnist_tuner(*options, tmp_path / "forced", FORCE_COLOR="1").stdout
+    assert "\x1b[" in called(*options, tmp_path / "forced", FORCE_COLOR="1").out
     (run,) = (tmp_path / "forced").iterdir()
     assert "\x1b" not in (run / "report.txt").read_text()
     drawn = on_a_terminal(*options, tmp_path / "refused", NO_COLOR="1")

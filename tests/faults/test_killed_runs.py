@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from mnist_tuner.trainer import read_checkpoint
+from tests.called import refused
 from tests.commands import environment, mnist_tuner
+from tests.searches import made_once, run_in, shared_folder
 
 EPOCHS = 30
 
@@ -43,7 +45,7 @@ def killed_after(lines: int, command: list[str], number: signal.Signals = signal
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the training that was never killed keeps its run."""
-    return tmp_path_factory.mktemp("whole")
+    return shared_folder(tmp_path_factory, "whole") / "runs"
 
 
 def outcome(run: Path) -> tuple[bytes, bytes, dict[str, bytes]]:
@@ -54,10 +56,7 @@ def outcome(run: Path) -> tuple[bytes, bytes, dict[str, bytes]]:
 
 
 def undisturbed(folder: Path, data: Path) -> tuple[bytes, bytes, dict[str, bytes]]:
-    if not any(folder.iterdir()):
-        mnist_tuner(*training(folder, data))
-    (run,) = folder.iterdir()
-    return outcome(run)
+    return outcome(run_in(made_once(folder, lambda path: mnist_tuner(*training(path, data)))))
 
 
 @pytest.mark.parametrize("epochs", [0, 7])
@@ -93,7 +92,7 @@ def test_a_finished_run_is_reported_again_and_may_be_given_more_epochs(
     whole: Path, small_dataset_folder: Path, tmp_path: Path
 ) -> None:
     before = undisturbed(whole, small_dataset_folder)
-    run = shutil.copytree(next(whole.iterdir()), tmp_path / "run")
+    run = shutil.copytree(run_in(whole), tmp_path / "run")
     manifest = json.loads((run / "run.json").read_text())
     again = json.loads(mnist_tuner("train", "--resume", run, "--json").stdout)
     assert outcome(run) == before
@@ -101,10 +100,10 @@ def test_a_finished_run_is_reported_again_and_may_be_given_more_epochs(
     more = json.loads(mnist_tuner("train", "--resume", run, "--json", "--epochs", str(EPOCHS + 1)).stdout)
     assert more["epochs"][:-1] == manifest["epochs"]
     assert more["epochs"][-1]["epoch"] == EPOCHS + 1
-    fewer = mnist_tuner("train", "--resume", run, "--epochs", "3", code=2)
-    assert f"--epochs is 3: expected {EPOCHS + 1}, which the run has, or more" in fewer.stderr
+    fewer = refused("train", "--resume", run, "--epochs", "3")
+    assert f"--epochs is 3: expected {EPOCHS + 1}, which the run has, or more" in fewer
     shutil.rmtree(run / "checkpoints")
-    assert "its checkpoints are gone" in mnist_tuner("train", "--resume", run, code=2).stderr
+    assert "its checkpoints are gone" in refused("train", "--resume", run)
     assert json.loads((run / "run.json").read_text())["test"] == more["test"]
 
 
@@ -118,15 +117,15 @@ def test_a_run_stopped_by_max_time_keeps_to_its_options_and_its_data_and_is_resu
     assert len(document["epochs"]) < EPOCHS
     (run,) = folder.iterdir()
 
-    done = mnist_tuner("train", "--resume", run, "--batch-size", "8", code=2)
-    assert "--resume takes the run's own options: leave out --batch-size" in done.stderr
+    wrong = refused("train", "--resume", run, "--batch-size", "8")
+    assert "--resume takes the run's own options: leave out --batch-size" in wrong
 
     manifest = (run / "run.json").read_text()
     images = small_dataset_folder / "train-images-idx3-ubyte"
     content = images.read_bytes()
     images.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    done = mnist_tuner("train", "--resume", run, code=2)
-    assert "the run began with other data: train-images-idx3-ubyte has changed" in done.stderr
+    wrong = refused("train", "--resume", run)
+    assert "the run began with other data: train-images-idx3-ubyte has changed" in wrong
     assert (run / "run.json").read_text() == manifest  # and the run is not discarded
     assert any((run / "checkpoints").iterdir())
     images.write_bytes(content)
@@ -194,9 +193,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_a_whole_one(tmp_path: Path)
 def test_a_folder_that_cannot_go_on_is_refused_and_left_alone(damage, message, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     manifest = {"schema_version": 1, "command": "train", "config": {"epochs": 3}}
     (tmp_path / "run.json").write_text(text := damage(manifest))
-    done = mnist_tuner("train", "--resume", tmp_path, code=2)
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert message in refused("train", "--resume", tmp_path)
     assert (tmp_path / "run.json").read_text() == text
 
 
