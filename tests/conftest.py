@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,13 @@ import pytest
 
 from mnist_tuner import load_dataset
 from mnist_tuner.data import Dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """Ctrl-C is heard, also where the tests were started in a shell's background, which has it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.client import ClosedClientError
 from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
@@ -40,6 +41,7 @@ WORKERS_SECONDS = 30
 NO_WORKERS = (
     f"the Dask cluster has had no workers for {WORKERS_SECONDS} seconds: start some with: dask worker ADDRESS --nthreads 1"
 )
+GONE = "the Dask scheduler has gone"
 CONNECT_SECONDS = 5
 RESTART_SECONDS = 30
 COUNT_SECONDS = 2
@@ -140,26 +142,29 @@ class DaskEngine:
 
         Raises:
             InputError: the cluster has no workers.
+            EngineLostError: the scheduler has gone.
         """
-        try:
-            self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-        except TimeoutError:
-            raise InputError(NO_WORKERS) from None
-        plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
-        self._client.register_plugin(plugin, name=self._topic)
+        with _while_it_lives():
+            try:
+                self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+            except TimeoutError:
+                raise InputError(NO_WORKERS) from None
+            plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
+            self._client.register_plugin(plugin, name=self._topic)
 
     @property
     def slots(self) -> int:
         """One for each worker: trials in one process would share its seeds, so that a second thread would wait.
 
         Raises:
-            EngineLostError: the cluster's workers have gone.
+            EngineLostError: the cluster's workers have gone, or its scheduler.
         """
         if self._own_workers:
             return self._own_workers
         now = time.monotonic()
         if now - self._counted > COUNT_SECONDS:
-            self._counted, self._workers = now, len(self._client.nthreads())
+            with _while_it_lives():
+                self._counted, self._workers = now, len(self._client.nthreads())
             if self._workers:
                 self._had_workers = now
             elif now - self._had_workers > WORKERS_SECONDS:
@@ -167,12 +172,17 @@ class DaskEngine:
         return max(1, self._workers)
 
     def submit(self, key: str, spec: Spec) -> None:
-        """Gives it to the scheduler."""
+        """Gives it to the scheduler.
+
+        Raises:
+            EngineLostError: that has gone.
+        """
         self._given[key] = _Given(spec, self._future(key, spec))
 
     def _future(self, key: str, spec: Spec, waits: int = 0) -> Future:
         name = f"{self._topic}-{key}-{waits}"
-        future = self._client.submit(work, self._topic, key, spec, key=name, pure=False, retries=0)
+        with _while_it_lives():
+            future = self._client.submit(work, self._topic, key, spec, key=name, pure=False, retries=0)
         future.add_done_callback(lambda _: self._events.put({"key": key, "ended": True}))
         return future
 
@@ -224,7 +234,7 @@ class DaskEngine:
             if isinstance(error, InputError) or is_full_disk(error):
                 raise
             if future.status != "error":
-                raise EngineLostError("the Dask scheduler has gone, and with it what was running") from error
+                raise EngineLostError(f"{GONE}, and with it what was running") from error
             return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()
@@ -235,7 +245,7 @@ class DaskEngine:
 
     def _check_scheduler(self) -> None:
         if self._client.status != "running":
-            raise EngineLostError("the Dask scheduler has gone")
+            raise EngineLostError(GONE)
 
     def close(self) -> None:
         """Ends our own workers; on somebody's cluster, cancels what is running and takes the experiment away."""
@@ -255,6 +265,15 @@ class DaskEngine:
             if self._cluster is not None:
                 self._cluster.close(timeout=2)
         self._stack.close()
+
+
+@contextmanager
+def _while_it_lives() -> Iterator[None]:
+    """A request that the scheduler does not answer means that it has gone."""
+    try:
+        yield
+    except (OSError, RuntimeError, ClosedClientError) as error:
+        raise EngineLostError(GONE) from error
 
 
 @contextmanager

@@ -376,6 +376,12 @@ def test_no_hook_but_those_of_the_batches_shortens_the_calls(quiet: Quiet) -> No
     assert counts.calls == 2
 
 
+@pytest.fixture(scope="module")
+def shared() -> Tiny:
+    """A module that the cases of a table share, so that its loops are traced once."""
+    return Tiny()
+
+
 @pytest.mark.parametrize("owner", ["module", "callback"])
 @pytest.mark.parametrize(
     ("hook", "calls"),
@@ -384,12 +390,14 @@ def test_no_hook_but_those_of_the_batches_shortens_the_calls(quiet: Quiet) -> No
         *((f"on_{noun}_batch_{moment}", 1) for noun in ("validation", "test", "predict") for moment in ("start", "end")),
     ],
 )
-def test_a_batch_hook_of_the_training_makes_each_call_one_step(owner: str, hook: str, calls: int, quiet: Quiet) -> None:
-    counts, module, called = CountsCalls(), Tiny(), []
+def test_a_batch_hook_of_the_training_makes_each_call_one_step(
+    owner: str, hook: str, calls: int, shared: Tiny, quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, called = CountsCalls(), []
     if owner == "module":
-        setattr(module, hook, lambda *_: called.append(hook))
+        monkeypatch.setattr(shared, hook, lambda *_: called.append(hook))
     other = LambdaCallback(**{hook: lambda *_: called.append(hook)}) if owner == "callback" else Callback()
     trainer = quiet(callbacks=[counts, other], steps_per_call=4)
-    trainer.fit(module, batches(4), batches(3))
+    trainer.fit(shared, batches(4), batches(3))
     assert counts.calls == calls
     assert len(called) == {"train": 4, "validation": 5}.get(hook.split("_")[1], 0)  # two of the sanity check

@@ -13,6 +13,7 @@ from tests.conformance.conftest import Quiet, Rows, Tiny, TinyData, batches
 
 STAGES = ["train", "validation", "test"]
 Log = Callable[[Module, tf.Tensor], None]
+LoggingIn = Callable[[str, str, str], tuple[Tiny, Callback]]
 
 
 class Logs(Tiny):
@@ -47,48 +48,54 @@ def value_of(batch_idx: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.constant([3.0, 1.0, 4.0]), batch_idx)
 
 
+REDUCED: dict[str, tuple[dict[str, Any], float]] = {
+    "default": ({}, (3 * 2 + 1 * 2 + 4 * 1) / 5),
+    "mean": ({"reduce_fx": "mean"}, (3 * 2 + 1 * 2 + 4 * 1) / 5),
+    "min": ({"reduce_fx": "min"}, 1),
+    "max": ({"reduce_fx": "max"}, 4),
+    "sum": ({"reduce_fx": "sum"}, 8),
+    "mean of equal weights": ({"batch_size": 7}, (3 + 1 + 4) / 3),
+    "sum of equal weights": ({"reduce_fx": "sum", "batch_size": 7}, 8),
+}
+
+
 @pytest.mark.parametrize("hooked", [False, True], ids=["long calls", "batch hooks"])
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(
-    ("options", "reduced"),
-    [
-        ({}, (3 * 2 + 1 * 2 + 4 * 1) / 5),
-        ({"reduce_fx": "mean"}, (3 * 2 + 1 * 2 + 4 * 1) / 5),
-        ({"reduce_fx": "min"}, 1),
-        ({"reduce_fx": "max"}, 4),
-        ({"reduce_fx": "sum"}, 8),
-        ({"batch_size": 7}, (3 + 1 + 4) / 3),
-        ({"reduce_fx": "sum", "batch_size": 7}, 8),
-    ],
-)
-def test_an_epochs_value_is_reduced_as_asked(
-    options: dict[str, Any], reduced: float, stage: str, hooked: bool, quiet: Quiet
-) -> None:
-    module = Logs(stage, lambda module, batch_idx: module.log("x", value_of(batch_idx), on_step=False, on_epoch=True, **options))
+def test_an_epochs_values_are_reduced_as_asked(stage: str, hooked: bool, quiet: Quiet) -> None:
+    def log(module: Module, batch_idx: tf.Tensor) -> None:
+        for name, (options, _) in REDUCED.items():
+            module.log(name, value_of(batch_idx), on_step=False, on_epoch=True, **options)
+
     hook = LambdaCallback(**{f"on_{stage}_batch_end": lambda *_: None}) if hooked else Callback()
-    assert run(quiet(callbacks=hook), stage, module) == pytest.approx({"x": reduced})
+    metrics = run(quiet(callbacks=hook), stage, Logs(stage, log))
+    assert metrics == pytest.approx({name: reduced for name, (_, reduced) in REDUCED.items()})
 
 
-@pytest.mark.parametrize(
-    ("options", "metrics"),
-    [
-        ({}, {"x": 4}),
-        ({"on_step": True}, {"x": 4}),
-        ({"on_step": True, "on_epoch": True}, {"x": 2.4, "x_step": 4, "x_epoch": 2.4}),
-        ({"on_epoch": True}, {"x": 2.4, "x_step": 4, "x_epoch": 2.4}),
-        ({"on_step": False, "on_epoch": True}, {"x": 2.4}),
-    ],
-)
-def test_a_training_step_logs_steps_and_if_asked_epochs(options: dict[str, Any], metrics: dict[str, float], quiet: Quiet) -> None:
-    module = Logs("train", lambda module, batch_idx: module.log("x", value_of(batch_idx), **options))
-    assert run(quiet(), "train", module) == pytest.approx(metrics)
+def test_a_training_step_logs_steps_and_if_asked_epochs(quiet: Quiet) -> None:
+    def log(module: Module, batch_idx: tf.Tensor) -> None:
+        value = value_of(batch_idx)
+        module.log("default", value)
+        module.log("step", value, on_step=True)
+        module.log("both", value, on_step=True, on_epoch=True)
+        module.log("epoch too", value, on_epoch=True)
+        module.log("epoch only", value, on_step=False, on_epoch=True)
+
+    assert run(quiet(), "train", Logs("train", log)) == pytest.approx(
+        {"default": 4, "step": 4, "epoch only": 2.4}
+        | {"both": 2.4, "both_step": 4, "both_epoch": 2.4}
+        | {"epoch too": 2.4, "epoch too_step": 4, "epoch too_epoch": 2.4}
+    )
 
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
-@pytest.mark.parametrize(("options", "names"), [({}, {"x"}), ({"on_epoch": True}, {"x"}), ({"on_step": True}, {"x", "x_epoch"})])
-def test_the_steps_of_the_other_stages_log_epochs(stage: str, options: dict[str, Any], names: set[str], quiet: Quiet) -> None:
-    module = Logs(stage, lambda module, batch_idx: module.log("x", value_of(batch_idx), **options))
-    metrics = run(quiet(), stage, module)
+def test_the_steps_of_the_other_stages_log_epochs(stage: str, quiet: Quiet) -> None:
+    def log(module: Module, batch_idx: tf.Tensor) -> None:
+        module.log("default", value_of(batch_idx))
+        module.log("epoch", value_of(batch_idx), on_epoch=True)
+        module.log("step too", value_of(batch_idx), on_step=True)
+
+    metrics = run(quiet(), stage, Logs(stage, log))
+    names = {"default", "epoch", "step too", "step too_epoch"}
     assert names <= set(metrics)
     assert [metrics[name] for name in names] == pytest.approx([2.4] * len(names))
 
@@ -117,16 +124,22 @@ def numbered(module: Module, batch_idx: tf.Tensor) -> None:
     module.log("unlogged", value, logger=False, on_step=True, on_epoch=True)
 
 
+@pytest.fixture(scope="module")
+def logs_numbers() -> Logs:
+    """A module that the cases of a table share, so that its loops are traced once."""
+    return Logs("train", numbered)
+
+
 @pytest.mark.parametrize("steps_per_call", [1, "auto"])
 @pytest.mark.parametrize(
     ("every", "steps"), [(1, list(range(1, 9))), (2, [2, 4, 6, 8]), (3, [3, 6]), (5, [5]), (8, [8]), (50, [])]
 )
 def test_steps_are_logged_at_multiples_of_log_every_n_steps_counted_over_epochs(
-    every: int, steps: list[int], steps_per_call: Any, quiet: Quiet
+    every: int, steps: list[int], steps_per_call: Any, logs_numbers: Logs, quiet: Quiet
 ) -> None:
     rows = Rows()
     trainer = quiet(logger=rows, log_every_n_steps=every, max_epochs=2, steps_per_call=steps_per_call)
-    trainer.fit(Logs("train", numbered), batches(4))
+    trainer.fit(logs_numbers, batches(4))
     expected = [(step, (step - 1) % 4) for step in steps]
     assert rows.of("step") == expected
     assert rows.of("both_step") == expected
@@ -213,13 +226,14 @@ def test_one_key_with_different_arguments_is_an_error(options: dict[str, Any], q
         quiet().fit(Logs("train", log), batches(2))
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"on_step": True}, {"reduce_fx": "mean"}])
-def test_one_key_with_the_same_arguments_is_none(options: dict[str, Any], quiet: Quiet) -> None:
+def test_one_key_with_the_same_arguments_is_none(quiet: Quiet) -> None:
     def log(module: Module, batch_idx: tf.Tensor) -> None:
-        module.log("x", 1.0)
-        module.log("x", 2.0, **options)
+        same: list[dict[str, Any]] = [{}, {"batch_size": 3}, {"on_step": True}, {"reduce_fx": "mean"}]
+        for number, options in enumerate(same):
+            module.log(f"x{number}", 1.0)
+            module.log(f"x{number}", 2.0, **options)
 
-    assert run(quiet(), "train", Logs("train", log)) == {"x": 2}
+    assert run(quiet(), "train", Logs("train", log)) == {"x0": 2, "x1": 2, "x2": 2, "x3": 2}
 
 
 def test_one_key_may_have_different_arguments_in_training_and_validation(quiet: Quiet) -> None:
@@ -256,12 +270,12 @@ def test_what_is_no_scalar_is_an_error_in_a_hook_too(value: Any, quiet: Quiet) -
         quiet(callbacks=logs).fit(Tiny(), batches(1))
 
 
-@pytest.mark.parametrize("value", [3, True, 3.0, tf.constant(3.0), tf.constant([3.0]), tf.constant([[3]])])
-def test_any_single_number_is_a_scalar(value: Any, quiet: Quiet) -> None:
-    logs = LambdaCallback(on_train_epoch_end=lambda trainer, module: module.log("x", value))
-    trainer = quiet(callbacks=logs)
+def test_any_single_number_is_a_scalar(quiet: Quiet) -> None:
+    values = {"int": 3, "bool": True, "float": 3.0}
+    values |= {"tensor": tf.constant(3.0), "vector of one": tf.constant([3.0]), "matrix of one": tf.constant([[3]])}
+    trainer = quiet(callbacks=LambdaCallback(on_train_epoch_end=lambda trainer, module: module.log_dict(values)))
     trainer.fit(Tiny(), batches(1))
-    assert trainer.callback_metrics == {"x": 1 if value is True else 3}
+    assert trainer.callback_metrics == dict.fromkeys(values, 3) | {"bool": 1}
 
 
 def test_a_reduction_that_is_not_known_is_an_error(quiet: Quiet) -> None:
@@ -278,14 +292,23 @@ ALLOWED = [
 ]
 
 
-def logging_in(owner: str, hook: str) -> tuple[Tiny, Callback]:
-    """A module and a callback, one of which logs "x" in a hook."""
-    module, callback = Tiny(), Callback()
-    if owner == "module":
-        setattr(module, hook, lambda *_: module.log("x", 1.0))
-    else:
-        setattr(callback, hook, lambda *_: callback.log("x", 1.0))
-    return module, callback
+@pytest.fixture(scope="module")
+def shared() -> Tiny:
+    """A module that the cases of a table share, so that its loops are traced once; each logs under another name."""
+    return Tiny()
+
+
+@pytest.fixture
+def logging_in(shared: Tiny, monkeypatch: pytest.MonkeyPatch) -> LoggingIn:
+    """Gives a module and a callback, one of which logs a name in a hook."""
+
+    def make(owner: str, hook: str, name: str) -> tuple[Tiny, Callback]:
+        callback = Callback()
+        logs: Module | Callback = shared if owner == "module" else callback
+        monkeypatch.setattr(logs, hook, lambda *_: logs.log(name, 1.0))
+        return shared, callback
+
+    return make
 
 
 def run_with(hook: str, trainer: Trainer, module: Module) -> None:
@@ -301,21 +324,22 @@ def run_with(hook: str, trainer: Trainer, module: Module) -> None:
         *(("callback", f"on_sanity_check_{moment}") for moment in ("start", "end")),
     ],
 )
-def test_where_nothing_is_measured_logging_is_an_error(owner: str, hook: str, quiet: Quiet) -> None:
-    module, callback = logging_in(owner, hook)
+def test_where_nothing_is_measured_logging_is_an_error(owner: str, hook: str, logging_in: LoggingIn, quiet: Quiet) -> None:
+    module, callback = logging_in(owner, hook, "x")
     with pytest.raises(RuntimeError, match=r"log\('x'\)"):
         run_with(hook, quiet(callbacks=callback), module)
 
 
 @pytest.mark.parametrize("owner", ["module", "callback"])
 @pytest.mark.parametrize("hook", ALLOWED)
-def test_in_the_hooks_of_a_stage_a_value_can_be_logged(owner: str, hook: str, quiet: Quiet) -> None:
-    module, callback = logging_in(owner, hook)
+def test_in_the_hooks_of_a_stage_a_value_can_be_logged(owner: str, hook: str, logging_in: LoggingIn, quiet: Quiet) -> None:
+    name = f"{owner}'s {hook}"
+    module, callback = logging_in(owner, hook, name)
     rows = Rows()
     trainer = quiet(callbacks=callback, logger=rows, num_sanity_val_steps=0, log_every_n_steps=1)
     run_with(hook, trainer, module)
-    assert trainer.callback_metrics["x"] == 1
-    assert {value for _, value in rows.of("x")} == {1}
+    assert trainer.callback_metrics[name] == 1
+    assert {value for _, value in rows.of(name)} == {1}
 
 
 def test_what_is_logged_at_an_epochs_end_is_in_the_epochs_row(quiet: Quiet) -> None:

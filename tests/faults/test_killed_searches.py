@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.called import called, refused
 from tests.commands import environment, mnist_tuner
 from tests.searches import (
     DEADLINE,
@@ -70,46 +71,71 @@ def test_a_search_killed_at_any_time_is_resumed_without_repeating_a_trial(
     assert outcome(run) == undisturbed.outcome(strategy)
 
 
-def test_a_search_killed_in_its_final_comparison_repeats_none_of_its_trainings(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1)) as process:
-        wait_for_trials(process, TRIALS["random"])
-        started = family(process)
+def test_a_worker_killed_in_mid_trial_and_the_driver_in_the_final_comparison_cost_just_what_was_being_made(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    errors = tmp_path / "errors"
+    arguments = search("random", undisturbed.data, tmp_path / "runs", workers=1)
+    with errors.open("w") as file, launched(*arguments, stderr=file) as process:
+        printed = wait_for_trials(process, 1)
+        (forkserver,) = (each for each in psutil.Process(process.pid).children() if each.children())
+        wait_until_at_work(forkserver.children()).kill()
         run = run_in(tmp_path / "runs")
         wait_until(lambda: len(journal(run, "trainings.jsonl")) == 2)
+        assert errors.read_text() == ""
+        started = family(process)
         process.kill()
-        process.wait()
+        printed += process.communicate(timeout=DEADLINE)[0]
         wait_until(lambda: not any(map(lives, started)))
+    assert "failed (its worker died (killed, or out of memory)) and is tried once more" in printed
     trials, final = journal(run), journal(run, "trainings.jsonl")
+    assert len(trials) == 1 + TRIALS["random"]
     assert json.loads((run / "run.json").read_text())["status"] == "running"
-    mnist_tuner("search", "--resume", run, "--workers", "1")
+    mnist_tuner("search", "--resume", run, "--workers", "0")
     assert journal(run) == trials
     assert journal(run, "trainings.jsonl")[: len(final)] == final
     assert outcome(run) == undisturbed.outcome("random")
     check_folder(run, TRIALS["random"])
 
 
-def test_a_worker_killed_in_mid_trial_costs_that_attempt_only(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=2)) as process:
-        printed = wait_for_trials(process, 1)
-        started = family(process)
-        (forkserver,) = (each for each in psutil.Process(process.pid).children() if each.children())
-        wait_until_at_work(forkserver.children()).kill()
-        rest, errors = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 0, errors
-        wait_until(lambda: not any(map(lives, started)))
-    assert "failed (its worker died (killed, or out of memory)) and is tried once more" in printed + rest
-    assert errors == ""
-    run = run_in(tmp_path / "runs")
-    assert outcome(run) == undisturbed.outcome("random")
-    check_folder(run, TRIALS["random"])
-
-
-def test_an_interrupted_search_says_how_to_go_on_and_can_be_interrupted_again(undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_search_that_cannot_write_or_is_interrupted_says_how_to_go_on_again_and_again(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     output = tmp_path / "runs [of] mine"
-    first = search("random", undisturbed.data, output, workers=2)
+    with launched(*search("random", undisturbed.data, output, workers=1)) as process:
+        wait_for_trials(process, 1)
+        for each in (process.pid, *(child.pid for child in family(process))):
+            resource.prlimit(each, resource.RLIMIT_FSIZE, (1000, 1000))  # as if the disk were full, for the workers, too
+        printed, errors = process.communicate(timeout=DEADLINE)
+    run = run_in(output)
+    goes_on = f"Go on with: mnist-tuner search --resume '{run}'\n"
+    assert process.returncode in (1, 2)
+    assert len(errors.splitlines()) == 1
+    assert "File too large" in errors
+    assert str(run / "study") in errors
+    assert "Traceback" not in printed
+    assert goes_on in printed
+    kept = journal(run)
+    assert len(kept) >= 2
+    assert kept[-1].endswith("\n")
+
+    made = {json.loads(line)["trial_id"] for line in kept[1:]}
+    in_the_way = [run / "study" / f"trial_{number}" for number in range(TRIALS["random"]) if str(number) not in made]
+    for path in in_the_way:  # root may write everywhere: but no folder where a file stands
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+        path.touch()
+    done = called("search", "--resume", run, "--workers", 0, code=2)
+    assert len(done.err.splitlines()) == 1
+    assert any(str(path) in done.err for path in in_the_way)
+    assert goes_on in done.out
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert journal(run) == kept
+    for path in in_the_way:
+        path.unlink()
+
     for number, trials in ((signal.SIGINT, 1), (signal.SIGTERM, 0)):
-        arguments = first if number == signal.SIGINT else ["search", "--resume", str(run_in(output)), "--workers", "1"]
-        with launched(*arguments) as process:
+        with launched("search", "--resume", run, "--workers", "2" if trials else "1") as process:
             wait_for_trials(process, trials)
             started = family(process)
             process.send_signal(number)
@@ -117,70 +143,17 @@ def test_an_interrupted_search_says_how_to_go_on_and_can_be_interrupted_again(un
             assert process.returncode == 130
             assert errors == ""
             wait_until(lambda alive=started: not any(map(lives, alive)))  # type: ignore[misc]
-        run = run_in(output)
-        assert f"Go on with: mnist-tuner search --resume '{run}'\n" in printed
+        assert goes_on in printed
         manifest = json.loads((run / "run.json").read_text())
         assert manifest["status"] == "interrupted"
-        assert len(manifest["trials"]) == len(journal(run)) - 1 >= 1
-    kept = journal(run)
-    mnist_tuner("search", "--resume", run, "--workers", "0")
-    assert journal(run)[: len(kept)] == kept
-    assert outcome(run) == undisturbed.outcome("random")
-    check_folder(run, TRIALS["random"])
-
-
-def test_a_search_that_cannot_write_ends_in_one_line_and_goes_on_when_it_can(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1)) as process:
-        wait_for_trials(process, 1)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))  # as if the disk were full
-        printed, errors = process.communicate(timeout=DEADLINE)
-    run = run_in(tmp_path / "runs")
-    assert process.returncode in (1, 2)
-    assert len(errors.splitlines()) == 1
-    assert "File too large" in errors
-    assert str(run / "study") in errors
-    assert f"Go on with: mnist-tuner search --resume {run}\n" in printed
-    kept = journal(run)
-    assert len(kept) >= 2
-    assert kept[-1].endswith("\n")
-
-    in_the_way = run / "study" / "trial_2"  # root may write everywhere: but no folder where a file stands
-    with suppress(FileNotFoundError):
-        shutil.rmtree(in_the_way)
-    in_the_way.touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "mnist_tuner", "search", "--resume", run, "--workers", "0"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert done.returncode in (1, 2)
-    assert len(done.stderr.splitlines()) == 1
-    assert str(in_the_way) in done.stderr
-    assert f"Go on with: mnist-tuner search --resume {run}\n" in done.stdout
-    assert json.loads((run / "run.json").read_text())["status"] == "failed"
-    in_the_way.unlink()
+        assert len(manifest["trials"]) == len(journal(run)) - 1 >= len(kept) - 1 + trials
+        assert journal(run)[: len(kept)] == kept
+        kept = journal(run)
 
     mnist_tuner("search", "--resume", run, "--workers", "0")
     assert journal(run)[: len(kept)] == kept
     assert outcome(run) == undisturbed.outcome("random")
     check_folder(run, TRIALS["random"])
-
-
-def test_a_disk_that_is_full_for_the_workers_fails_no_trial_for_good(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    with launched(*search("random", undisturbed.data, tmp_path / "runs", workers=1), preexec_fn=limit) as process:
-        printed, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode in (1, 2)
-    assert len(errors.splitlines()) == 1
-    assert "Traceback" not in printed
-    run = run_in(tmp_path / "runs")
-    mnist_tuner("search", "--resume", run, "--workers", "0")
-    assert outcome(run) == undisturbed.outcome("random")
 
 
 def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbed: Undisturbed, tmp_path: Path) -> None:
@@ -195,20 +168,19 @@ def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbe
         ("--trials", "5", "--trials 3, and now it is 5"),
         ("--data", str(tmp_path), f"--data {undisturbed.data}, and now it is {tmp_path}"),
     ):
-        done = mnist_tuner("search", "--resume", run, option, value, code=2)
-        assert f"the search began with {difference}" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert done.stdout == ""
+        done = called("search", "--resume", run, option, value, code=2)
+        assert f"the search began with {difference}" in done.err
+        assert len(done.err.splitlines()) == 1
+        assert done.out == ""
     other = shutil.copytree(undisturbed.data, tmp_path / "other")
     images = other / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-1] + b"\x00")
     changed = json.loads(manifest)
     changed["config"]["data"] = str(other)
     (run / "run.json").write_text(json.dumps(changed))
-    done = mnist_tuner("search", "--resume", run, "--workers", "0", code=2)
-    assert "another data" in done.stderr
-    assert "train-images-idx3-ubyte" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    line = refused("search", "--resume", run, "--workers", 0)
+    assert "another data" in line
+    assert "train-images-idx3-ubyte" in line
     assert json.loads((run / "run.json").read_text()) == changed
 
     (run / "run.json").write_text(manifest)
@@ -220,9 +192,7 @@ def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbe
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("Device"))
         psutil.Process(process.pid).suspend()
-        second = mnist_tuner("search", "--resume", run, code=2)
-        assert "another process is working on this run" in second.stderr
-        assert len(second.stderr.splitlines()) == 1
+        assert "another process is working on this run" in refused("search", "--resume", run)
         psutil.Process(process.pid).resume()
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
@@ -235,7 +205,7 @@ POISONED = """
 import json, os, signal, sys
 import keras, keras_tuner
 import numpy as np
-from mnist_tuner import Tuner, fit_keras_model
+from mnist_tuner import Tuner
 
 class Poisoned(keras_tuner.HyperModel):
     def build(self, hp):
@@ -248,7 +218,7 @@ class Poisoned(keras_tuner.HyperModel):
             os.kill(os.getpid(), signal.SIGKILL)
         if hp.get("units") == 3:
             raise FileNotFoundError("three is missing")
-        return fit_keras_model(model, *arguments, **options)
+        return 1 / hp.get("units")
 
 x = np.random.default_rng(0).random((64, 3), np.float32)
 folder, workers, scheduler = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None

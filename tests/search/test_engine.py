@@ -10,8 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
+from distributed import LocalCluster
+
 from mnist_tuner.search.dask_engine import LOST, DaskEngine
-from mnist_tuner.search.engine import Done, Event, Failed
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed
 
 
 class Nothing:
@@ -65,3 +68,17 @@ def test_work_that_kills_its_worker_before_it_can_tell_is_blamed_in_the_end() ->
         killer = outcomes(engine, 1)["kills"]
     assert isinstance(killer, Failed)
     assert killer.reason == LOST
+
+
+def test_a_scheduler_that_has_gone_is_said_whatever_is_asked_of_it() -> None:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+        engine = DaskEngine(scheduler=cluster.scheduler_address)
+        engine.begin(Nothing())
+    with closing(engine):
+        with pytest.raises(EngineLostError, match="the Dask scheduler has gone"):
+            assert engine.slots
+        with pytest.raises(EngineLostError, match="the Dask scheduler has gone"):
+            engine.submit("late", Piece())
+            engine.wait(lambda event: None, 1.0)
+        with pytest.raises(EngineLostError, match="the Dask scheduler has gone"):
+            engine.begin(Nothing())

@@ -136,8 +136,7 @@ def test_a_data_module_is_data_enough(small_dataset_folder: Any) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"validation_split": 0.2},
-        {"class_weight": {0: 1.0, 1: 5.0, 2: 0.5}, "validation_data": VALIDATION},
+        {"class_weight": {0: 1.0, 1: 5.0, 2: 0.5}, "validation_split": 0.2},
         {"steps_per_epoch": 3, "validation_data": tuple(map(tf.constant, VALIDATION))},
     ],
 )

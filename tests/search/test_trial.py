@@ -18,7 +18,7 @@ import pytest
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.experiment import Experiment, run_trial
 from mnist_tuner.search.trial import TrialResult, TrialSpec, replicate_seeds
-from tests.search.hypermodels import Wandering, blobs, net, trained
+from tests.search.hypermodels import Wandering, blobs, net
 
 X, Y, VALIDATION = blobs()
 
@@ -98,6 +98,14 @@ def history(**metrics: list[float]) -> keras.callbacks.History:
     return made
 
 
+def disturb() -> None:
+    """Leaves the generators somewhere else, and another trial behind."""
+    random.seed(99)
+    np.random.seed(99)
+    keras.utils.set_random_seed(99)
+    run(Wandering(), seeds=(7,))
+
+
 @pytest.fixture(scope="module")
 def two_replicates() -> TrialResult:
     """Two trainings of the net that has everything, of four epochs each."""
@@ -105,14 +113,10 @@ def two_replicates() -> TrialResult:
 
 
 class TestPurity:
-    @pytest.mark.parametrize("hypermodel", [Wandering(), Built(trained)], ids=["own fit", "our fit"])
-    def test_what_ran_before_changes_nothing(self, hypermodel: keras_tuner.HyperModel) -> None:
-        first = run(hypermodel, seeds=(3, 4), keeps_states=True)
-        random.seed(99)
-        np.random.seed(99)
-        keras.utils.set_random_seed(99)
-        run(Wandering(), seeds=(7,))
-        again = run(hypermodel, seeds=(3, 4), keeps_states=True)
+    def test_what_ran_before_changes_nothing(self) -> None:
+        first = run(Wandering(), seeds=(3, 4), keeps_states=True)
+        disturb()
+        again = run(Wandering(), seeds=(3, 4), keeps_states=True)
         assert histories(again) == histories(first)
         assert again.states == first.states
         assert arrays(again.weights) == arrays(first.weights)
@@ -121,7 +125,10 @@ class TestPurity:
         one, other = run(Wandering(), seeds=(3, 4), keeps_states=True).states
         assert one != other
 
-    def test_a_replicate_in_a_compiled_loop_equals_a_fresh_model_to_the_bit(self, two_replicates: TrialResult) -> None:
+    def test_a_replicate_in_a_compiled_loop_equals_a_fresh_model_to_the_bit_whatever_ran_before(
+        self, two_replicates: TrialResult
+    ) -> None:
+        disturb()
         alone = run(Built(restless), seeds=(4,), epochs=4, keeps_states=True)
         assert alone.states == two_replicates.states[1:]
         assert histories(alone) == histories(two_replicates)[1:]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +48,14 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class TestResults:
-    @pytest.fixture(scope="module", name="trained_search")
-    @staticmethod
-    def a_search_that_trains(tmp_path_factory: pytest.TempPathFactory) -> Tuner:
-        """Four nets of each two real trainings, with our own loop."""
-        folder = tmp_path_factory.mktemp("trained")
-        return search(tuner(folder, trained, max_trials=4))
+@pytest.fixture(scope="module", name="trained_search")
+def a_search_that_trains(tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+    """Three nets of each two real trainings, with our own loop."""
+    folder = tmp_path_factory.mktemp("trained")
+    return search(tuner(folder, trained, max_trials=3))
 
+
+class TestResults:
     def test_trials_are_ranked_by_the_mean_after_the_last_epoch(self, trained_search: Tuner) -> None:
         ranked = trained_search.ranked()
         rows = table(trained_search.folder)
@@ -62,13 +65,13 @@ class TestResults:
             assert summary.mean == pytest.approx(sum(last) / 2)
         means = [summary.mean or 0.0 for summary in ranked]
         assert means == sorted(means, reverse=True)
-        assert len({summary.values["units"] for summary in ranked}) == 4
+        assert len({summary.values["units"] for summary in ranked}) == 3
 
     def test_the_first_trial_has_the_default_that_is_not_on_the_grid(self, trained_search: Tuner) -> None:
         assert trained_search.summaries["0"].values == {"units": 5}
 
     def test_the_best_models_are_the_first_replicates(self, trained_search: Tuner) -> None:
-        models = trained_search.get_best_models(4)
+        models = trained_search.get_best_models(3)
         for model, summary in zip(models, trained_search.ranked(), strict=True):
             _, val_accuracy = model.evaluate(*VALIDATION, verbose=0)
             assert val_accuracy == pytest.approx(summary.scores[0], abs=1e-6)
@@ -96,7 +99,7 @@ class TestResults:
 
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_the_number_of_trials_is_known_beforehand(self, strategy: str, tmp_path: Path) -> None:
-        found = tuner(tmp_path, strategy=strategy, max_trials=None if strategy in ("grid", "hyperband") else 7)
+        found = tuner(tmp_path, strategy=strategy, max_trials=None if strategy in ("grid", "hyperband") else 7, replicates=1)
         found.find_space()
         total = found.total
         assert total == {"random": 7, "bayesian": 7, "grid": 8 * 2 + 1, "hyperband": 7}[strategy]
@@ -109,10 +112,20 @@ class TestResults:
 
 
 class TestDynamicSpaces:
-    @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
-    def test_hyperparameters_that_appear_on_the_way_are_searched(self, strategy: str, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path, Layered(), strategy=strategy, max_trials=14, epochs=1 if strategy != "hyperband" else 9))
-        values = [summary.values for summary in found.ranked()]
+    @staticmethod
+    def layered(strategy: str, folder: Path) -> Tuner:
+        """A search of a space that grows as it is looked at."""
+        epochs = 9 if strategy == "hyperband" else 2
+        return tuner(folder, Layered(), strategy=strategy, max_trials=14, epochs=epochs, replicates=1)
+
+    @pytest.fixture(scope="class", params=["random", "bayesian", "hyperband"], name="whole")
+    @staticmethod
+    def search_of_a_growing_space(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+        """Such a search that nothing happens to, of each strategy."""
+        return search(TestDynamicSpaces.layered(request.param, tmp_path_factory.mktemp("growing")))
+
+    def test_hyperparameters_that_appear_on_the_way_are_searched(self, whole: Tuner) -> None:
+        values = [summary.values for summary in whole.ranked()]
         assert {each["layers"] for each in values} == {1, 2, 3}
         for each in values:
             assert {f"units_{i}" for i in range(each["layers"])} <= set(each)
@@ -127,45 +140,62 @@ class TestDynamicSpaces:
         assert len(nets) == 2 + 4 + 8
         assert sum(nets.values()) < 60
 
-    @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
-    def test_such_a_search_is_resumed_to_the_same_table(self, strategy: str, tmp_path: Path) -> None:
-        options: dict[str, Any] = {"strategy": strategy, "max_trials": 8, "epochs": 3}
-        whole = search(tuner(tmp_path / "whole", Layered(), **options))
+    def test_such_a_search_is_resumed_to_the_same_table(self, whole: Tuner, tmp_path: Path) -> None:
         with pytest.raises(InterruptedError):
-            search(tuner(tmp_path / "broken", Layered(), **options), observer=Heard("on_trial_ended", 4))
-        search(tuner(tmp_path / "broken", Layered(), **options))
-        assert (tmp_path / "broken/trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+            search(self.layered(whole.strategy, tmp_path), observer=Heard("on_trial_ended", 4))
+        search(self.layered(whole.strategy, tmp_path))
+        assert (tmp_path / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tuner]:
+    """Gives a search by a strategy that nothing happens to, made when it is first asked for; `log_of` tells its fits."""
+
+    @cache
+    def make(strategy: str) -> Tuner:
+        folder = tmp_path_factory.mktemp("whole") / "search"
+        return search(tuner(folder, Wandering(log_of(folder)), strategy=strategy))
+
+    return make
+
+
+def log_of(folder: Path) -> Path:
+    """A file beside a search's folder, for its fits."""
+    return folder.with_name("fits")
 
 
 class TestResume:
-    @pytest.fixture(scope="module", params=STRATEGIES, name="undisturbed")
-    @staticmethod
-    def undisturbed_search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
-        """A search that nothing happens to, of each strategy."""
-        return search(tuner(tmp_path_factory.mktemp("whole"), strategy=request.param))
-
-    @pytest.mark.parametrize(("event", "number"), [("on_trial_started", 0), *(("on_trial_ended", i) for i in range(5))])
+    @pytest.mark.parametrize(
+        ("strategy", "event", "number"),
+        [
+            *(("random", "on_trial_started", 0), ("random", "on_trial_ended", 2)),
+            *(("grid", "on_trial_ended", 0), ("grid", "on_trial_ended", 4)),
+            *(("bayesian", "on_trial_started", 0), ("bayesian", "on_trial_ended", 1)),
+            *(("hyperband", "on_trial_ended", 2), ("hyperband", "on_trial_ended", 3), ("hyperband", "on_trial_ended", 4)),
+        ],
+    )
     def test_a_search_stopped_at_any_trial_ends_with_the_same_table(
-        self, event: str, number: int, undisturbed: Tuner, tmp_path: Path
+        self, strategy: str, event: str, number: int, undisturbed: Callable[[str], Tuner], tmp_path: Path
     ) -> None:
-        log = tmp_path / "fits"
+        whole = undisturbed(strategy)
         folder = tmp_path / "search"
-        options = {"strategy": undisturbed.strategy}
+        log = log_of(folder)
+        options = {"strategy": strategy}
         with pytest.raises(InterruptedError):
             search(tuner(folder, Wandering(log), **options), observer=Heard(event, number))
         heard = Heard()
         found = search(tuner(folder, Wandering(log), **options), observer=heard)
-        assert (folder / "trials.csv").read_bytes() == (undisturbed.folder / "trials.csv").read_bytes()
+        assert (folder / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
         assert len(heard.restored) == number + (event == "on_trial_ended")
         assert len(heard.started) == 5 - len(heard.restored)
         assert len(log.read_text().splitlines()) == 5 * 2
-        assert [summary.trial_id for summary in found.ranked()] == [summary.trial_id for summary in undisturbed.ranked()]
+        assert [summary.trial_id for summary in found.ranked()] == [summary.trial_id for summary in whole.ranked()]
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, InterruptedError])
     def test_a_search_stopped_in_the_middle_of_a_trial_trains_only_that_one_again(
-        self, error: type[BaseException], tmp_path: Path
+        self, error: type[BaseException], undisturbed: Callable[[str], Tuner], tmp_path: Path
     ) -> None:
-        whole = search(tuner(tmp_path / "whole"))
+        whole = undisturbed("random")
         log = tmp_path / "fits"
         with pytest.raises(error):  # trial 2, its second replicate
             search(tuner(tmp_path / "broken", Wandering(log)), observer=Heard("on_epoch", 2 * 6 + 4, error))
@@ -173,36 +203,43 @@ class TestResume:
         assert (tmp_path / "broken/trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
         assert len(log.read_text().splitlines()) == 5 * 2 + 2
 
-    def test_a_finished_search_finds_nothing_to_do(self, tmp_path: Path) -> None:
-        log = tmp_path / "fits"
-        first = search(tuner(tmp_path / "search", Wandering(log)))
+    def test_a_finished_search_finds_nothing_to_do(self, undisturbed: Callable[[str], Tuner], tmp_path: Path) -> None:
+        first = undisturbed("random")
+        shutil.copytree(first.folder.parent, tmp_path, dirs_exist_ok=True)
+        log = log_of(tmp_path / "search")
         before = log.read_text(), (tmp_path / "search/trials.csv").read_bytes()
         again = search(tuner(tmp_path / "search", Wandering(log)))
         assert (log.read_text(), (tmp_path / "search/trials.csv").read_bytes()) == before
+        assert len(before[0].splitlines()) == 5 * 2
         assert again.ranked() == [  # the journal rounds the seconds
             type(s)(**{**{n: getattr(s, n) for n in s.__slots__}, "seconds": round(s.seconds, 3)}) for s in first.ranked()
         ]
 
-    def test_kerastuners_files_are_made_again_where_they_are_missing_or_torn(self, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path))
+    def test_kerastuners_files_are_made_again_where_they_are_missing_or_torn(
+        self, undisturbed: Callable[[str], Tuner], tmp_path: Path
+    ) -> None:
+        shutil.copytree(undisturbed("random").folder, tmp_path, dirs_exist_ok=True)
         trial = (tmp_path / "trial_3/trial.json").read_bytes()
         (tmp_path / "trial_3/trial.json").write_bytes(trial[:20])
         (tmp_path / "trial_4/trial.json").unlink()
         (tmp_path / "oracle.json").write_text("{")
         (tmp_path / "tuner0.json").unlink()
-        search(tuner(tmp_path))
+        found = search(tuner(tmp_path))
         assert (tmp_path / "trial_3/trial.json").read_bytes() == trial
         assert (tmp_path / "trial_4/trial.json").exists()
         assert (tmp_path / "oracle.json").read_text().startswith('{"ongoing_trials"')
         assert (tmp_path / "tuner0.json").read_text() == "{}"
         assert found.complete
 
-    def test_a_search_whose_time_is_over_says_so_and_can_be_resumed(self, undisturbed: Tuner, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path, strategy=undisturbed.strategy), max_time="0s")
+    @pytest.mark.parametrize("strategy", ["grid", "bayesian"])  # one that does not learn from results, and one that does
+    def test_a_search_whose_time_is_over_says_so_and_can_be_resumed(
+        self, strategy: str, undisturbed: Callable[[str], Tuner], tmp_path: Path
+    ) -> None:
+        found = search(tuner(tmp_path, strategy=strategy), max_time="0s")
         assert found.ranked() == []
         assert not found.complete
-        assert search(tuner(tmp_path, strategy=undisturbed.strategy)).complete
-        assert (tmp_path / "trials.csv").read_bytes() == (undisturbed.folder / "trials.csv").read_bytes()
+        assert search(tuner(tmp_path, strategy=strategy)).complete
+        assert (tmp_path / "trials.csv").read_bytes() == (undisturbed(strategy).folder / "trials.csv").read_bytes()
 
     def test_two_searches_at_once_in_one_folder_are_refused(self, tmp_path: Path) -> None:
         class Nested(Heard):
@@ -294,22 +331,26 @@ class TestFailures:
 
 
 class TestWorkers:
-    @pytest.mark.parametrize(("strategy", "hypermodel", "counts"), [("random", "trained", (1, 2)), ("grid", "wandering", (0, 3))])
+    @pytest.mark.parametrize(
+        ("strategy", "hypermodel", "trials", "counts"), [("random", "trained", 3, (1, 2)), ("grid", "wandering", 6, (0, 4))]
+    )
     def test_the_table_is_the_same_bytes_with_any_number_of_workers(
-        self, strategy: str, hypermodel: str, counts: tuple[int, ...], tmp_path: Path
+        self, strategy: str, hypermodel: str, trials: int, counts: tuple[int, ...], tmp_path: Path
     ) -> None:
         # Real trainings in this process are compared by the command's tests: this one has not its threads and XLA flags.
         tables = set()
         for workers in counts:
             given = trained if hypermodel == "trained" else Wandering()
-            options: dict[str, Any] = {"strategy": strategy, "max_trials": 4, "epochs": 2, "workers": workers}
+            options: dict[str, Any] = {"strategy": strategy, "max_trials": trials, "epochs": 2, "workers": workers}
             tables.add((search(tuner(tmp_path / str(workers), given, **options)).folder / "trials.csv").read_text())
         assert len(tables) == 1
 
     @pytest.mark.parametrize("strategy", ["bayesian", "hyperband"])
     def test_a_strategy_that_learns_is_reproducible_with_the_same_number_of_workers(self, strategy: str, tmp_path: Path) -> None:
         tables = [
-            (search(tuner(tmp_path / name, strategy=strategy, workers=2, max_trials=9)).folder / "trials.csv").read_text()
+            (
+                search(tuner(tmp_path / name, strategy=strategy, workers=2, max_trials=9, replicates=1)).folder / "trials.csv"
+            ).read_text()
             for name in ("one", "other")
         ]
         assert tables[0] == tables[1]
@@ -356,7 +397,7 @@ def build(hp):
     return model
 
 x, y = np.ones((20, 4), "float32"), np.zeros((20, 2), "float32")
-tuner = Tuner(build, objective="val_loss", max_trials=2, epochs=1, replicates=1, workers=1, directory=sys.argv[1])
+tuner = Tuner(build, objective="val_loss", max_trials=1, epochs=1, replicates=1, workers=1, directory=sys.argv[1])
 tuner.search(x, y, validation_data=(x, y))
 print("found", len(tuner.ranked()), all(summary.completed for summary in tuner.ranked()))
 """
@@ -367,12 +408,12 @@ print("found", len(tuner.ranked()), all(summary.completed for summary in tuner.r
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the script begins") == 1
-        assert done.stdout.splitlines()[-1] == "found 2 True"
+        assert done.stdout.splitlines()[-1] == "found 1 True"
 
 
-def test_the_searchs_seed_is_the_tables(tmp_path: Path) -> None:
-    tables = []
-    for name, seed in (("zero", 0), ("zero again", 0), ("one", 1)):
+def test_the_searchs_seed_is_the_tables(undisturbed: Callable[[str], Tuner], tmp_path: Path) -> None:
+    tables = [(undisturbed("random").folder / "trials.csv").read_bytes()]
+    for name, seed in (("zero again", 0), ("one", 1)):
         found = search(tuner(tmp_path / name, seed=seed))
         tables.append((found.folder / "trials.csv").read_bytes())
     assert tables[0] == tables[1] != tables[2]
@@ -414,11 +455,11 @@ class TestWhatPeopleTry:
     def test_a_hyperparameter_that_fit_asks_for_is_searched_whatever_the_number_of_workers(self, tmp_path: Path) -> None:
         tables = set()
         for workers in (0, 2):
-            found = search(tuner(tmp_path / str(workers), Asking(), max_trials=6, workers=workers))
+            found = search(tuner(tmp_path / str(workers), Asking(), max_trials=6, replicates=1, workers=workers))
             assert {summary.values.get("speed") for summary in found.ranked()} == {None, 1, 2}
             tables.add((found.folder / "trials.csv").read_text())
         assert len(tables) == 1
-        again = tuner(tmp_path / "0", Asking(), max_trials=6)
+        again = tuner(tmp_path / "0", Asking(), max_trials=6, replicates=1)
         assert {hp.values.get("speed") for hp in again.get_best_hyperparameters(6)} == {None, 1, 2}
 
     def test_options_that_nobody_takes_are_refused_before_anything_runs(self, tmp_path: Path) -> None:
@@ -429,14 +470,17 @@ class TestWhatPeopleTry:
         with pytest.raises(InputError, match="the objective is 'val_acc': expected one of"):
             search(tuner(tmp_path, objective=keras_tuner.Objective("val_acc", "max")))
 
-    def test_a_finished_search_is_read_without_its_data_and_can_be_begun_anew(self, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path, trained, max_trials=2, epochs=1))
+    def test_a_finished_search_is_read_without_its_data_and_can_be_begun_anew(
+        self, trained_search: Tuner, tmp_path: Path
+    ) -> None:
+        found = trained_search.ranked()[0]
+        shutil.copytree(trained_search.folder, tmp_path, dirs_exist_ok=True)
         (tmp_path / "mine").write_text("not the search's")
-        read = tuner(tmp_path, trained, max_trials=2, epochs=1)
-        assert read.ranked()[0].scores == found.ranked()[0].scores
-        assert accuracy(read.get_best_models()[0], VALIDATION) == pytest.approx(found.ranked()[0].scores[0], abs=1e-6)
-        anew = search(tuner(tmp_path, max_trials=3, overwrite=True))
-        assert len(anew.ranked()) == 3
+        read = tuner(tmp_path, trained, max_trials=3)
+        assert read.ranked()[0].scores == found.scores
+        assert accuracy(read.get_best_models()[0], VALIDATION) == pytest.approx(found.scores[0], abs=1e-6)
+        anew = search(tuner(tmp_path, max_trials=2, overwrite=True))
+        assert len(anew.ranked()) == 2
         assert (tmp_path / "mine").exists()
 
     def test_hidden_files_of_others_are_left_alone(self, tmp_path: Path) -> None:
@@ -453,6 +497,6 @@ class TestWhatPeopleTry:
             most_growth = -math.inf  # tired from the beginning
 
         with closing(Impatient(1)) as engine:
-            found = search(tuner(tmp_path, Wandering(), max_trials=3, replicates=1), engine=engine)
-        assert len({summary.worker for summary in found.ranked()}) == 3
+            found = search(tuner(tmp_path, Wandering(), max_trials=2, replicates=1), engine=engine)
+        assert len({summary.worker for summary in found.ranked()}) == 2
         assert all(summary.completed for summary in found.ranked())

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tuner.data import Dataset, scale_pixels
-from mnist_tuner.trainer import ArrayLoader, ModelCheckpoint, Trainer
+from mnist_tuner.trainer import ArrayLoader, KerasModule, ModelCheckpoint, Trainer
+from mnist_tuner.trainer.programs import logs_of
 
 Digits = Callable[..., ArrayLoader]
+Weights = list[npt.NDArray[np.float32]]
 
 
 @pytest.fixture
@@ -46,12 +48,34 @@ def quiet() -> Callable[..., Trainer]:
     return make
 
 
-def weights(model: keras.Model) -> list[npt.NDArray[np.float32]]:
+class Reused:
+    """Gives one compiled model again and again, each time put back to how it was made: its loops are traced but once.
+
+    A test that compares two trainings of it must copy what the first came to.
+    """
+
+    def __init__(self, make: Callable[[], keras.Model]) -> None:
+        model = make()
+        model.optimizer.build(model.trainable_variables)
+        self._module = KerasModule(model)
+        self._made = [(variable, np.array(variable.numpy())) for variable in (*model.variables, *model.optimizer.variables)]
+
+    def __call__(self) -> KerasModule:
+        for variable, value in self._made:
+            variable.assign(value)
+        self._module.reset_metrics()
+        for log in logs_of(self._module).values():
+            log.reset()
+        return self._module
+
+
+def weights(model: keras.Model) -> Weights:
     """Every variable of a model, copied."""
     return [np.array(variable.numpy()) for variable in model.variables]
 
 
-def assert_same_bits(left: keras.Model, right: keras.Model) -> None:
-    """The two models' variables are equal to the bit."""
-    for a, b in zip(weights(left), weights(right), strict=True):
+def assert_same_bits(*models: keras.Model | Weights) -> None:
+    """The variables of two models, or what was copied of them, are equal to the bit."""
+    left, right = (model if isinstance(model, list) else weights(model) for model in models)
+    for a, b in zip(left, right, strict=True):
         np.testing.assert_array_equal(a, b)

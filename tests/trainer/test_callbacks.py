@@ -6,6 +6,7 @@ import csv
 import io
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ from mnist_tuner.trainer import (
     read_checkpoint,
 )
 from tests.trainer.conftest import Digits
+
+
+@pytest.fixture
+def quiet(quiet: Callable[..., Trainer]) -> Callable[..., Trainer]:
+    """The trainer without XLA, whose compilation takes longer than these trainings."""
+    return partial(quiet, jit_compile=False)
 
 
 class CtrlC(Callback):
@@ -122,7 +129,7 @@ def test_an_error_keeps_no_checkpoint_of_a_state_that_is_not_to_be_trusted(
 def test_the_csv_logger_writes_a_row_per_epoch(tmp_path: Path, digits: Digits, quiet: Callable[..., Trainer]) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("from an earlier run\n")
-    trainer = quiet(max_epochs=2, logger=CSVLogger(path))
+    trainer = quiet(max_epochs=2, logger=CSVLogger(path), num_sanity_val_steps=0)
     trainer.fit(build_baseline(seed=0), digits(320), digits(320))
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "10"), ("1", "20")]

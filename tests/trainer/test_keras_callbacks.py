@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, Trainer
-from tests.trainer.conftest import weights
+from tests.trainer.conftest import Reused, Weights, weights
 
 # Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -42,6 +43,19 @@ def compiled(rate: float = 0.05) -> keras.Model:
     return model
 
 
+@functools.cache
+def reused(whose: str, rate: float = 0.05) -> Reused:
+    """One such net for our trainer and one for Keras."""
+    return Reused(functools.partial(compiled, rate))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """The reused nets are not kept for the next file."""
+    yield
+    reused.cache_clear()
+
+
 class Net(Module):
     """The same net in a module, never compiled by Keras."""
 
@@ -67,22 +81,22 @@ class Net(Module):
 
 def fit_keras(callbacks: list[keras.callbacks.Callback], epochs: int, rate: float = 0.05) -> keras.Model:
     """Keras's own fit over the examples, with validation."""
-    model = compiled(rate)
+    model = reused("Keras", rate)().model
     model.fit(*TRAIN, batch_size=32, shuffle=False, validation_data=VALIDATE, epochs=epochs, callbacks=callbacks, verbose=0)
     return model
 
 
 def fit_ours(quiet: Quiet, callbacks: list[Any], epochs: int, rate: float = 0.05, **options: Any) -> tuple[keras.Model, Trainer]:
     """The same in our trainer."""
-    model = compiled(rate)
+    module = reused("ours", rate)()
     trainer = quiet(max_epochs=epochs, callbacks=callbacks, jit_compile=False, **options)
-    trainer.fit(model, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
-    return model, trainer
+    trainer.fit(module, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    return module.model, trainer
 
 
-def assert_agree(ours: keras.Model, theirs: keras.Model) -> None:
-    """The models' variables agree to 1e-5."""
-    for a, b in zip(weights(ours), weights(theirs), strict=True):
+def assert_agree(ours: keras.Model, theirs: keras.Model | Weights) -> None:
+    """The model's variables agree with another's, or with values, to 1e-5."""
+    for a, b in zip(weights(ours), theirs if isinstance(theirs, list) else weights(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -239,13 +253,13 @@ def test_model_checkpoint_saves_whole_models_that_keras_loads(tmp_path: Path, qu
 def test_terminate_on_nan_ends_the_fit_at_the_step_and_raises_nothing(quiet: Quiet) -> None:
     x = TRAIN[0].copy()
     x[40] = np.nan  # in the second batch
-    theirs = compiled()
+    theirs = reused("Keras")().model
     theirs.fit(x, TRAIN[1], shuffle=False, epochs=3, callbacks=[keras.callbacks.TerminateOnNaN()], verbose=0)
     assert int(theirs.optimizer.iterations) == 2
-    ours = compiled()
+    ours = reused("ours")()
     trainer = quiet(max_epochs=3, callbacks=keras.callbacks.TerminateOnNaN(), jit_compile=False)
     trainer.fit(ours, ArrayLoader(x, TRAIN[1]))
-    assert trainer.global_step == int(ours.optimizer.iterations) == 2
+    assert trainer.global_step == int(ours.model.optimizer.iterations) == 2
     assert np.isnan(trainer.callback_metrics["loss"])
 
 
@@ -353,11 +367,12 @@ def test_the_parameters_say_how_many_epochs_and_steps_there_are(recorded: Record
 
 
 def test_test_and_predict_call_the_methods_that_evaluate_and_predict_call(quiet: Quiet) -> None:
-    model = compiled()
+    module = reused("ours")()
+    model = module.model
     ours, theirs = EveryBatch(), EveryBatch()
     trainer = quiet(callbacks=ours, jit_compile=False)
-    (tested,) = trainer.test(model, ArrayLoader(*VALIDATE))
-    trainer.predict(model, ArrayLoader(VALIDATE[0]))
+    (tested,) = trainer.test(module, ArrayLoader(*VALIDATE))
+    trainer.predict(module, ArrayLoader(VALIDATE[0]))
     loss, _ = model.evaluate(*VALIDATE, callbacks=[theirs], verbose=0)
     model.predict(VALIDATE[0], callbacks=[theirs], verbose=0)
     assert [call[:-1] for call in ours.calls] == [call[:-1] for call in theirs.calls]
@@ -393,7 +408,7 @@ class Calls(Callback):
 def test_only_batch_methods_make_the_loop_run_a_step_per_call(make: Make, steps: list[int], quiet: Quiet) -> None:
     calls = Calls()
     trainer = quiet(callbacks=[make(), calls], jit_compile=False, steps_per_call=2)
-    trainer.fit(compiled(), ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    trainer.fit(reused("ours")(), ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
     assert calls.steps == steps
 
 
@@ -467,7 +482,7 @@ class Stop(Callback):
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_reduce_lr_on_plateau_goes_on_where_it_was_when_resumed(stop_after: int, tmp_path: Path, quiet: Quiet) -> None:
     whole = Rates()
-    expected, _ = fit_ours(quiet, [plateau(), whole], epochs=12)
+    expected = weights(fit_ours(quiet, [plateau(), whole], epochs=12)[0])
     first, second, resumed = Rates(), Rates(), plateau()
     fit_ours(quiet, [plateau(), first, Stop(stop_after), ModelCheckpoint(tmp_path)], epochs=12)
     model = compiled()
@@ -483,7 +498,7 @@ def test_early_stopping_goes_on_counting_when_resumed(tmp_path: Path, quiet: Qui
         return keras.callbacks.EarlyStopping("val_loss", patience=4, restore_best_weights=True)
 
     whole, resumed = stopping(), stopping()
-    expected, _ = fit_ours(quiet, [whole], epochs=30, rate=0.6)
+    expected = weights(fit_ours(quiet, [whole], epochs=30, rate=0.6)[0])
     assert whole.best_epoch + 4 == whole.stopped_epoch < 29
     fit_ours(quiet, [stopping(), Stop(whole.best_epoch + 2), ModelCheckpoint(tmp_path)], epochs=30, rate=0.6)
     model = compiled(0.6)

@@ -270,6 +270,12 @@ def test_should_stop_ends_the_fit_after_the_running_call(digits: Digits, quiet: 
     assert (trainer.global_step, trainer.current_epoch) == (5, 1)
 
 
+@pytest.fixture(scope="module")
+def capped() -> Net:
+    """A module that the cases of a table share, so that its loop is traced once."""
+    return Net()
+
+
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
@@ -288,13 +294,14 @@ def test_should_stop_ends_the_fit_after_the_running_call(digits: Digits, quiet: 
         ({"fast_dev_run": 3}, 3),
     ],
 )
-def test_caps_and_limits_end_a_fit(options: dict[str, Any], steps: int, digits: Digits, quiet: Callable[..., Trainer]) -> None:
+def test_caps_and_limits_end_a_fit(
+    options: dict[str, Any], steps: int, capped: Net, digits: Digits, quiet: Callable[..., Trainer]
+) -> None:
     trainer = quiet(**options)
-    net = Net()
-    trainer.fit(net, digits(1000))
+    trainer.fit(capped, digits(1000))
     assert trainer.global_step == steps
-    assert net.optimizer is not None
-    assert int(net.optimizer.iterations) == steps
+    assert capped.optimizer is not None
+    assert int(capped.optimizer.iterations) == steps
 
 
 def test_a_repeated_fit_with_the_same_caps_does_nothing(digits: Digits, quiet: Callable[..., Trainer]) -> None:
@@ -460,10 +467,10 @@ def test_a_net_without_input_shape_is_built_on_the_data(digits: Digits, quiet: C
 def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
-    quiet(jit_compile="auto").fit(module, digits(64))
+    quiet().fit(module, digits(64))
     before = weights(model)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["sparse_top_k_categorical_accuracy"])
-    trainer = quiet(jit_compile="auto")
+    trainer = quiet()
     trainer.fit(module, digits(64))
     assert int(model.optimizer.iterations) == 2
     assert set(trainer.callback_metrics) == {"loss", "sparse_top_k_categorical_accuracy"}
@@ -474,10 +481,10 @@ def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits,
 def test_a_layer_frozen_between_two_fits_stays_as_it_is(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
-    quiet(jit_compile="auto").fit(module, digits(64))
+    quiet().fit(module, digits(64))
     model.layers[1].trainable = False
     before = weights(model)
-    quiet(jit_compile="auto").fit(module, digits(64))
+    quiet().fit(module, digits(64))
     after = weights(model)
     np.testing.assert_array_equal(after[0], before[0])
     assert np.abs(after[2] - before[2]).max() > 0

