@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, ClassVar
 
 WIDTHS = [(512, 512), (320, 416), (192, 128), (96, 512), (128, 128), (64, 64)]
 EQUAL = [(256, 128)] * 8
@@ -106,21 +106,30 @@ def _our_trials(widths: list[tuple[int, int]], workers: int) -> dict[str, Any]:
 class Ready:
     """A piece of work that is done when its worker has loaded TensorFlow."""
 
+    leaves_models: ClassVar[bool] = False
+
     def run(self, experiment: Any, report: Any) -> None:
         """Takes long enough for each worker to get one."""
         time.sleep(1)
 
 
 def _wait_for_workers(engine: Any, workers: int) -> None:
+    from mnist_tuner.search.engine import Done, Failed
     from mnist_tuner.search.experiment import Experiment
 
     engine.begin(Experiment(None, ""))
-    left = []
     for number in range(workers):
         engine.submit(f"ready-{number}", Ready())
-        left.append(number)
+    left = workers
+
+    def handle(event: Any) -> None:
+        nonlocal left
+        if isinstance(event, Failed):
+            raise RuntimeError(event.traceback or event.reason)
+        left -= isinstance(event, Done)
+
     while left:
-        engine.wait(lambda event: left.pop() if type(event).__name__ == "Done" else None, 1)
+        engine.wait(handle, 1)
 
 
 def _values(first: int, second: int) -> dict[str, int]:

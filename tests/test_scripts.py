@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT
+from tests.commands import ROOT, environment
 
 PYPROJECT = """
 [build-system]
@@ -100,3 +102,12 @@ def test_a_failed_installation_leaves_nothing_behind_and_one_that_was_killed_is_
     lock.mkdir()
     (lock / "pid").write_text("4194999")  # beyond any process number
     assert start(project).stdout == "42\n"
+
+
+def test_the_benchmark_of_the_searchs_machinery_measures_it_and_dask_alone() -> None:
+    command = [sys.executable, ROOT / "scripts" / "benchmark.py", "child", "instant_search"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(TRIALS="20"), timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured["whole_ms"] > 0
+    assert measured["dask_ms"] > 0
