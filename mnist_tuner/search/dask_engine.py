@@ -144,12 +144,12 @@ class DaskEngine:
             InputError: the cluster has no workers.
             EngineLostError: the scheduler has gone.
         """
+        plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
         with _while_it_lives():
             try:
                 self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
             except TimeoutError:
                 raise InputError(NO_WORKERS) from None
-            plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
             self._client.register_plugin(plugin, name=self._topic)
 
     @property
