@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import benchmark_models
 import benchmark_report
 import benchmark_search
 from rich.console import Console
@@ -365,6 +366,7 @@ CHILDREN: dict[str, Callable[[], dict[str, Any]]] = (
     }
     | benchmark_search.CHILDREN
     | benchmark_report.CHILDREN
+    | benchmark_models.CHILDREN
 )
 
 
@@ -609,6 +611,11 @@ def start(repeats: int) -> dict[str, Any]:
     return results
 
 
+def models(repeats: int) -> dict[str, Any]:
+    """Ten models of other kinds: plain Keras, compiled Keras, ours."""
+    return benchmark_models.models_study(repeats, child, console.print)
+
+
 def search(repeats: int) -> dict[str, Any]:
     """Six fixed trials by stock KerasTuner and by ours on all cores; eight equal ones with one worker and with two."""
     return benchmark_search.search_study(repeats, child, console.print)
@@ -635,6 +642,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "seeds": (seed_study, 20),
     "start": (start, 5),
     "trainer": (trainer_study, 5),
+    "models": (models, 3),
     "search": (search, 3),
     "overhead": (overhead, 3),
     "report": (report, 5),

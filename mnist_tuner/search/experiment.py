@@ -29,12 +29,15 @@ class Experiment:
         hypermodel: KerasTuner's.
         objective: the name of the metric that a trial is judged by.
         arguments, options: those of its ``fit``: the data first of all.
+        planned_epochs: of a net's trainings together, by which all trials choose between XLA and a plain graph: it must not
+            hang on how far one of them is trained at first.
     """
 
     hypermodel: keras_tuner.HyperModel
     objective: str
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    planned_epochs: int = 1
     makes_models: ClassVar[bool] = True
     """Whether a worker has models to forget after each piece of work."""
 
@@ -87,7 +90,9 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
     import keras_tuner
 
     from mnist_tuner.trainer.loops import NonFiniteLossError
+    from mnist_tuner.trainer.xla import planned_epochs
 
+    planned_epochs.set(experiment.planned_epochs)
     hp = keras_tuner.HyperParameters.from_config(copy.deepcopy(spec.hyperparameters))
     model: keras.Model | None = None
     replicates, states = [], []

@@ -166,7 +166,7 @@ class Tuner:
 
         if "epochs" in options or "initial_epoch" in options:
             raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
-        experiment = Experiment(self.hypermodel, self.objective, arguments, options)
+        experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates)
         if not experiment.has_own_fit:
             try:
                 inspect.signature(fit_keras_model).bind(None, *arguments, **options)

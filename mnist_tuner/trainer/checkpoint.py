@@ -34,7 +34,8 @@ class CheckpointHeader:
         global_step: optimizer steps taken since the training began.
         batches_in_epoch: how many batches of that epoch had been trained on.
         num_training_batches: how many it has; None where nobody knows.
-        jit_compiled: whether XLA ran the loop.
+        jit_compiled: whether XLA ran the training; None where nothing had been trained.
+        validation_jit_compiled: the same of its validation.
         threads: TensorFlow's intra-op threads; 0 where it chose.
         metrics: what was measured last.
         versions: of the packages.
@@ -54,10 +55,11 @@ class CheckpointHeader:
     global_step: int
     batches_in_epoch: int
     num_training_batches: int | None
-    jit_compiled: bool
+    jit_compiled: bool | None
     threads: int
     metrics: dict[str, float]
     versions: dict[str, str]
+    validation_jit_compiled: bool | None = None
     total_batches: int = 0
     validated: bool = False
     ended: bool = False

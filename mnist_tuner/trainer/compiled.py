@@ -6,6 +6,7 @@ timing. All state lives in variables, so a result does not depend on the calls' 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import warnings
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from mnist_tuner.trainer.datamodule import Stage, slice_batch
+from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
 
 JitCompile = Literal["auto"] | bool
 TARGET_CALL_SECONDS = 0.1
@@ -44,9 +46,15 @@ class CompiledLoop:
     Args:
         step: traced into the graph; takes a preprocessed batch and its index within the epoch, returns a scalar.
         preprocess: traced into the graph before it.
-        jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where XLA refuses.
+        jit_compile: True for XLA, False for a plain graph, "auto" for XLA where it pays, see `xla`.
         steps_per_call: a number, or "auto" for calls of about 100 ms.
         stop_at_nonfinite: whether a loss that is not finite ends the call.
+
+    Attributes:
+        planned_steps: how many are to be run in all, for "auto".
+        preferred: for "auto", what is taken whether it pays or not, such as what a resumed training began with; None for nothing.
+        jit_compiled: whether XLA runs the loop; None before it is known.
+        trace_seconds, xla_seconds: what tracing and compiling have cost so far.
     """
 
     def __init__(
@@ -62,8 +70,12 @@ class CompiledLoop:
         self._jit_compile = jit_compile
         self._fixed_steps = None if steps_per_call == "auto" else min(steps_per_call, MOST_STEPS_PER_CALL)
         self._stop_at_nonfinite = stop_at_nonfinite
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        self._programs: dict[Any, Any] = {}
+        self._cost: Cost | None = None
         self._steps = 1
+        self.planned_steps = math.inf
+        self.preferred: bool | None = None
+        self.jit_compiled: bool | None = None if jit_compile == "auto" else jit_compile
         self.trace_seconds = 0.0
         self.xla_seconds = 0.0
 
@@ -71,11 +83,6 @@ class CompiledLoop:
     def compile_seconds(self) -> float:
         """What tracing and compiling have cost so far."""
         return self.trace_seconds + self.xla_seconds
-
-    @property
-    def jit_compiled(self) -> bool:
-        """Whether XLA runs the loop (as far as is known before the first call)."""
-        return self._jit_compile is not False
 
     def run(self, stage: Stage, start: int, stop: int) -> CallResult:
         """One call: steps from batch `start` of the stage on, to `stop` at most.
@@ -85,8 +92,7 @@ class CompiledLoop:
             start: the first batch of the stage to take.
             stop: the batch of the stage to end before.
         """
-        # An epoch's short last batch comes once an epoch: a plain graph is cheaper than compiling a second program.
-        program = self._program(stage, jit=stage.whole and self.jit_compiled)
+        program = self._program(stage)
         length = self._fixed_steps or self._steps
         began = time.perf_counter()
         position, nonfinite, loss = program(
@@ -101,19 +107,71 @@ class CompiledLoop:
 
     def prepare(self, stage: Stage) -> None:
         """Traces and compiles what a call for this stage needs, without a step."""
-        self._program(stage, jit=stage.whole and self.jit_compiled)
+        self._program(stage)
 
-    def _program(self, stage: Stage, jit: bool) -> Callable[..., Any]:
-        key = (jit, tuple((tuple(t.shape), t.dtype) for t in tf.nest.flatten(stage.rows)), stage.batch_size)
+    def _program(self, stage: Stage) -> Any:
+        # An epoch's short last batch comes once an epoch: a plain graph is cheaper than compiling a second program.
+        if not stage.whole:
+            return self._plain(stage)
+        self.jit_compiled = self._takes_xla(stage)
+        return self._compiled(stage) if self.jit_compiled else self._plain(stage)
+
+    def _takes_xla(self, stage: Stage) -> bool:
+        if self._jit_compile != "auto":
+            return self._jit_compile
+        if self.preferred is not None or not on_a_processor():
+            return self.preferred is not False
+        if self._cost is None:
+            self._cost = cost_of(self._plain(stage).graph)
+        return self._cost.pays(self.planned_steps)
+
+    def _plain(self, stage: Stage) -> Any:
+        key = ("plain", *_shapes(stage))
         if key not in self._programs:
-            program = self._build(stage, jit)
-            key = (jit and self.jit_compiled, *key[1:])  # XLA may have refused
-            self._programs[key] = program
+            self._programs[key] = self._traced(self._loop(stage.batch_size), stage, jit=False)
+            self._programs[key](*_nothing(stage))
         return self._programs[key]
 
-    def _build(self, stage: Stage, jit: bool) -> Callable[..., Any]:
-        batch_size = stage.batch_size
+    def _compiled(self, stage: Stage) -> Any:
+        """The program that XLA has compiled; where it refuses, and may, the plain one."""
+        key = ("XLA", *_shapes(stage))
+        if key in self._programs:
+            return self._programs[key]
+        known = self._programs.get(("plain", *key[1:]))
+        loop = self._loop(stage.batch_size)
+        if known is not None and self._cost is not None and not self._cost.random:
+            loop = lambda *arguments: known(*arguments)  # what has been traced is not traced again  # noqa: E731
+        with quick_random_numbers():
+            program = self._traced(loop, stage, jit=True)
+        began = time.perf_counter()
+        try:
+            if takes_strings(program.graph):
+                raise ValueError("XLA cannot compile this step: it takes strings")
+            program(*_nothing(stage))  # no step: XLA compiles now, and if it refuses, no variable has been touched
+        except (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if self._jit_compile is True:
+                raise
+            refused = re.search(r"on XLA_\w+: (\w+) \(", str(error))
+            reason = f"it has no {refused[1]} operation" if refused else str(error).splitlines()[0][:200]
+            warnings.warn(
+                f"XLA cannot compile this step: {reason}. It runs as a plain graph, which is slower; to silence this, pass "
+                "jit_compile=False",
+                stacklevel=2,
+            )
+            self._jit_compile = self.jit_compiled = False
+            return self._plain(stage)
+        self.xla_seconds += time.perf_counter() - began
+        self._programs[key] = program
+        return program
 
+    def _traced(self, loop: Callable[..., Any], stage: Stage, jit: bool) -> Any:
+        began = time.perf_counter()
+        function = tf.function(loop, jit_compile=jit, autograph=False)
+        program = function.get_concrete_function(*tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(stage)))
+        self.trace_seconds += time.perf_counter() - began
+        return program
+
+    def _loop(self, batch_size: int) -> Callable[..., Any]:
         def loop(rows: Any, start: tf.Tensor, stop: tf.Tensor, first: tf.Tensor) -> Any:
             def proceed(index: tf.Tensor, nonfinite: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
                 return (index < stop) & (nonfinite < 0)
@@ -128,25 +186,14 @@ class CompiledLoop:
             # A tensor counter: with tf.range XLA would take start and stop as constants and compile for each of them.
             return tf.while_loop(proceed, body, (start, tf.constant(-1), tf.constant(0.0)), parallel_iterations=1)
 
-        arguments = (stage.rows, tf.constant(0), tf.constant(0), tf.constant(stage.first))
-        function = tf.function(loop, jit_compile=jit, autograph=False)
-        began = time.perf_counter()
-        program: Callable[..., Any] = function.get_concrete_function(*tf.nest.map_structure(tf.TensorSpec.from_tensor, arguments))
-        traced = time.perf_counter()
-        self.trace_seconds += traced - began
-        try:
-            program(*arguments)  # no step: XLA compiles now, and if it refuses, no variable has been touched
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            if not jit or self._jit_compile is True:
-                raise
-            refused = re.search(r"on XLA_\w+: (\w+) \(", error.message)
-            reason = f"it has no {refused[1]} operation" if refused else error.message.splitlines()[0][:200]
-            warnings.warn(
-                f"XLA cannot compile this step: {reason}. It runs as a plain graph, which is slower; to silence this, pass "
-                "jit_compile=False",
-                stacklevel=2,
-            )
-            self._jit_compile = False
-            return self._build(stage, jit=False)
-        self.xla_seconds += time.perf_counter() - traced
-        return program
+        return loop
+
+
+def _shapes(stage: Stage) -> tuple[Any, ...]:
+    """What a program is traced for."""
+    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tf.nest.flatten(stage.rows)), stage.batch_size
+
+
+def _nothing(stage: Stage) -> tuple[Any, ...]:
+    """The arguments of a call without a step."""
+    return stage.rows, tf.constant(0), tf.constant(0), tf.constant(stage.first)

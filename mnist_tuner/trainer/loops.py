@@ -246,12 +246,14 @@ def evaluate(
             for _ in _one_by_one(trainer, module, kind, loader, batches, index):
                 pass
             continue
-        loop = evaluation_loop(module, kind, loader, index)
+        loop = evaluation_loop(trainer, module, kind, loader, batches, index)
         for rows in loader.stages(0, stop=batches):
             position = 0
             while position < rows.batches:
                 position = loop.run(rows, position, rows.batches).next
                 trainer.interrupt.check()
+        if kind is RunningStage.VALIDATING:
+            trainer.validation_jit_compiled = loop.jit_compiled
     trainer.callback_metrics |= log.all_values()
     call(trainer, f"on_{noun}_epoch_end")
     metrics = log.all_values()  # the hooks may have logged more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -101,8 +101,7 @@ def _reset_or_new(
     return known
 
 
-def needs_xla(module: Module) -> Literal["auto", False]:
+def needs_xla(module: Module) -> bool:
     """On a CPU TensorFlow's own float16 products are a hundred times slower than XLA's."""
     assert module.model is not None
-    half = module.model.compute_dtype == "float16" and not tf.config.list_physical_devices("GPU")
-    return "auto" if half else False
+    return module.model.compute_dtype == "float16" and not tf.config.list_physical_devices("GPU")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.compiled import CompiledLoop
+from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
 from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice_batch
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.optimization import needs_xla
-from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.states import RunningStage, TrainerFn
 from mnist_tuner.trainer.tracing import traced
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ def train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call:
     if key not in loops_of(module):
         step = traced(module, module.optimize)
         loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
-    loop: CompiledLoop = loops_of(module)[key]
-    return loop
+    return _planned(trainer, module, loops_of(module)[key], trainer.num_training_batches)
 
 
-def evaluation_loop(module: Module, stage: RunningStage, loader: Loader, dataloader_idx: int | None) -> CompiledLoop:
-    key = (stage, _known(loader.transform), dataloader_idx)
+def evaluation_loop(
+    trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
+) -> CompiledLoop:
+    jit: JitCompile = "auto" if needs_xla(module) else trainer.jit_compile and "auto"
+    key = (stage, _known(loader.transform), jit, dataloader_idx)
     if key not in loops_of(module):
         step = traced(module, _step(module, stage), dataloader_idx)
 
@@ -50,10 +52,22 @@ def evaluation_loop(module: Module, stage: RunningStage, loader: Loader, dataloa
             step(batch, batch_idx)
             return tf.constant(0.0)
 
-        # XLA would not earn back its compile time: a pass over 10,000 digits takes 0.05 s in a plain graph.
-        jit = needs_xla(module)
         loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), jit, "auto", stop_at_nonfinite=False)
-    loop: CompiledLoop = loops_of(module)[key]
+    return _planned(trainer, module, loops_of(module)[key], batches)
+
+
+def _planned(trainer: Trainer, module: Module, loop: CompiledLoop, batches: float) -> CompiledLoop:
+    """The loop, told what it chooses between XLA and a plain graph by."""
+    assert module.model is not None
+    loop.planned_steps = trainer.planned_epochs * batches
+    resumed = trainer.checkpoint if trainer.state.fn is TrainerFn.FITTING else None
+    if needs_xla(module):
+        loop.preferred = True
+    elif resumed is not None:  # it goes on as it began
+        training = trainer.state.stage is RunningStage.TRAINING
+        loop.preferred = resumed.header.jit_compiled if training else resumed.header.validation_jit_compiled
+    else:
+        loop.preferred = True if module.model.jit_compile else None  # as the model was compiled
     return loop
 
 

@@ -17,6 +17,7 @@ from mnist_tuner.trainer.profiler import Profiler
 from mnist_tuner.trainer.programs import logs_of, loops_of
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn, TrainerState
 from mnist_tuner.trainer.streaming import StreamLoader
+from mnist_tuner.trainer.xla import planned_epochs
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.sources import Sources
@@ -60,6 +61,8 @@ class TrainerProperties:
         self.metrics_restored = False
         self.randomness: Any = None
         self.ready = False
+        self.jit_compiled: bool | None = None
+        self.validation_jit_compiled: bool | None = None
         self._sources: Sources | None = None
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -124,6 +127,16 @@ class TrainerProperties:
         batches = math.inf if self.max_epochs == -1 else self.max_epochs * self.num_training_batches
         steps = batches if math.isinf(batches) else batches // self.accumulate_grad_batches
         return steps if self.max_steps == -1 else min(steps, self.max_steps)
+
+    @property
+    def planned_epochs(self) -> float:
+        """How many epochs there are to be, by which `jit_compile="auto"` chooses; one where it is no fit."""
+        if self.state.fn is not TrainerFn.FITTING:
+            return 1
+        epochs = math.inf if self.max_epochs == -1 else max(self.max_epochs, planned_epochs.get())
+        if self.max_steps == -1:
+            return epochs
+        return min(epochs, self.max_steps * self.accumulation / max(1, self.num_training_batches))
 
     @property
     def training(self) -> bool:

@@ -52,6 +52,7 @@ def capture(trainer: Trainer, module: Module) -> Checkpoint:
         batches_in_epoch=progress.batch,
         num_training_batches=int(trainer.num_training_batches) if trainer.num_training_batches < float("inf") else None,
         jit_compiled=trainer.jit_compiled,
+        validation_jit_compiled=trainer.validation_jit_compiled,
         threads=tf.config.threading.get_intra_op_parallelism_threads(),
         metrics=trainer.callback_metrics,
         versions={"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")},
@@ -196,12 +197,13 @@ def take_order(trainer: Trainer, loader: Loader) -> None:
     trainer.data_seed = None if shuffled is None else shuffled.seed
 
 
-def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool) -> None:
+def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool | None) -> None:
     """XLA and a plain graph round differently and draw other random numbers."""
-    if checkpoint is not None and checkpoint.header.jit_compiled != jit_compiled:
+    before = None if checkpoint is None else checkpoint.header.jit_compiled
+    if before is not None and before != jit_compiled:
         names = {True: "XLA", False: "a plain graph"}
         warnings.warn(
-            f"the checkpoint was made with {names[not jit_compiled]} and is resumed with {names[jit_compiled]}: the result will "
+            f"the checkpoint was made with {names[before]} and is resumed with {names[bool(jit_compiled)]}: the result will "
             "differ; see jit_compile",
             stacklevel=5,
         )

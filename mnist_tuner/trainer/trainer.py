@@ -74,8 +74,9 @@ class Trainer(TrainerProperties):
         deterministic: asks TensorFlow for deterministic operations, for the rest of the process.
         accelerator: "auto", "cpu" or "gpu".
         profiler: "simple" prints where the time went.
-        jit_compile: True for XLA, False for a plain graph, "auto" for XLA with a plain graph where it refuses. An epoch's
-            short last batch always takes a plain graph.
+        jit_compile: True for XLA, False for a plain graph, "auto" for XLA where it pays: the model was compiled with it, or
+            consists of operations that it is fast at, and so many steps are planned that it earns back its compilation; a
+            training that is resumed goes on as it began. An epoch's short last batch always takes a plain graph.
         steps_per_call: optimizer steps between two returns to Python; "auto" for calls of about 100 ms.
         default_root_dir: where callbacks and loggers write that were not told; by default the working directory.
 
@@ -87,7 +88,7 @@ class Trainer(TrainerProperties):
         callback_metrics: every metric by name, as callbacks want it; logged_metrics: what the loggers got last.
         state: fn, stage and status.
         in_call: whether the compiled loop is running (as a signal handler may see it).
-        jit_compiled: whether XLA ran the last training.
+        jit_compiled, validation_jit_compiled: whether XLA ran the last training, and its validation; None before them.
         compile_seconds: what tracing and compiling have cost so far.
 
     Raises:
@@ -170,7 +171,6 @@ class Trainer(TrainerProperties):
         self.precision = precision
         self.profiler = SimpleProfiler() if profiler == "simple" else profiler or Profiler()
         self.jit_compile: JitCompile = jit_compile
-        self.jit_compiled = jit_compile is not False
         self.steps_per_call = steps_per_call
         self.default_root_dir = Path(default_root_dir or Path.cwd())
         self.callbacks = callback_list(

@@ -412,20 +412,6 @@ def test_missing_data_and_other_kinds_of_data_are_refused(quiet: Callable[..., T
         quiet().fit(Net(), [1, 2, 3])
 
 
-def test_a_step_that_xla_refuses_runs_as_a_plain_graph_with_a_warning(digits: Digits, quiet: Callable[..., Trainer]) -> None:
-    class Speller(Net):
-        def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-            loss = self.loss(batch)
-            return loss + tf.strings.to_number(tf.strings.as_string(loss))
-
-    trainer, net = quiet(jit_compile="auto"), Speller()
-    with pytest.warns(UserWarning, match="XLA cannot compile this step: it has no AsString operation"):
-        trainer.fit(net, digits(330))
-    assert trainer.global_step == 11
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        quiet(jit_compile=True).fit(Speller(), digits(330))
-
-
 @pytest.mark.parametrize("steps_per_call", ["auto", 1])
 def test_a_loss_that_is_not_finite_ends_the_fit_at_its_step(
     steps_per_call: Any, mnist: Dataset, quiet: Callable[..., Trainer]

@@ -71,24 +71,6 @@ class Net(Module):
 # Steps that a graph cannot hold.
 
 
-def test_an_operation_that_xla_refuses_is_named_in_a_warning(quiet: Quiet) -> None:
-    class Calls(Net):
-        def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-            zero = tf.numpy_function(lambda index: np.float32(0 * index), [batch_idx], tf.float32)
-            return self.loss(batch) + tf.ensure_shape(zero, [])
-
-    trainer, calls, plain = quiet(), Calls(), Net()
-    with pytest.warns(UserWarning, match=r"no PyFunc operation\. It runs as a plain graph.*pass jit_compile=False") as caught:
-        trainer.fit(calls, digits())
-    assert len(caught) == 1
-    assert (trainer.jit_compiled, trainer.global_step) == (False, 5)
-    quiet(jit_compile=False).fit(Calls(), digits())  # as the warning says, without one
-    quiet(jit_compile=False).fit(plain, digits())
-    assert calls.model is not None
-    assert plain.model is not None
-    assert_same_bits(calls.model, plain.model)
-
-
 def branch(net: Any, loss: tf.Tensor) -> Any:
     return loss * 2 if loss > 1 else loss
 
