@@ -122,7 +122,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
-        weights_only = weights_only or module.optimizer is None
+        weights_only = weights_only or not module._fits
         kinds = ["model/"] if weights_only else ["model/", "optimizer/", "module/"]
         variables = {name: variable for name, variable in _variables(module).items() if name.startswith(tuple(kinds))}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -221,8 +221,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _variables(module: Module) -> dict[str, Any]:
     assert module.model is not None
     named: dict[str, Any] = _numbered("model", module.model.variables)
-    if module.optimizer is not None:
-        named |= _numbered("optimizer", module.optimizer.variables)
+    if module._fits:
+        named |= _numbered("optimizer", [] if module.optimizer is None else module.optimizer.variables)
         for number, metric in enumerate(module.metrics):
             named |= _numbered(f"metrics/{number}", metric.variables)
         named |= _numbered("module", module.own_variables())

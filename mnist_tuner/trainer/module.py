@@ -12,13 +12,14 @@ import keras
 import tensorflow as tf
 
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
+from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
 from mnist_tuner.trainer.module_hooks import ModuleHooks
-from mnist_tuner.trainer.tracing import call_step
+from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.tracing import call_step, make_variables
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.callbacks import Callback
-    from mnist_tuner.trainer.datamodule import Loader
     from mnist_tuner.trainer.trainer import Trainer
 
 
@@ -172,9 +173,10 @@ class Module(ModuleHooks):
         module.model = module.configure_model()
         module.__dict__["_configured"] = True
         if not module.model.built:
-            if not checkpoint.header.build_config:
+            if checkpoint.header.build_config:
+                module.model.build_from_config(checkpoint.header.build_config)
+            elif not all(layer.built for layer in module.model.layers):
                 raise CheckpointError(f"{path}: the model's input shape is not known; begin the model with keras.Input(shape)")
-            module.model.build_from_config(checkpoint.header.build_config)
         module.on_load_checkpoint(checkpoint.entries())
         checkpoint.restore(module, weights_only=True)
         return module
@@ -241,12 +243,25 @@ class Module(ModuleHooks):
 
     # What the trainer calls.
 
-    def build(self, loader: Loader) -> None:
-        """Makes every variable that a step needs, so that none is made while the loop is traced."""
+    @property
+    def _fits(self) -> bool:
+        """Whether a fit has begun, so that a checkpoint keeps more than the weights."""
+        return self.optimizer is not None
+
+    def receives(self, batch: Any, kind: type[Loader]) -> Any:
+        """A batch of a loader of this kind as the steps take it."""
+        return batch
+
+    def build(self, loader: Loader, stage: RunningStage) -> None:
+        """Makes every variable that the steps need, without running one; called where none has been traced yet.
+
+        Args:
+            loader: whose batches they take.
+            stage: that takes them first.
+        """
         assert self.model is not None
         if not self.model.built:
-            batch = loader.first_batch()
-            tf.function(lambda: self.predict_step(batch, tf.constant(0)), autograph=False).get_concrete_function()
+            make_variables(self, self.predict_step, loader.first_batch(), tf.constant(0))
 
     def optimize(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
         """One optimizer step on one batch, traced into the loop.
@@ -279,15 +294,23 @@ class Module(ModuleHooks):
         return [value for value in self._attributes() if isinstance(value, keras.metrics.Metric)]
 
     def own_variables(self) -> Iterator[Any]:
-        """The random and other state that a checkpoint keeps besides the model: variables, layers and generators that are
-        attributes of the module, or in lists or dicts that are."""
+        """The random and other state that a checkpoint keeps besides the model's weights: variables, layers and generators that
+        are attributes of the module, or in lists or dicts that are; and what the model has besides, see `parts_of`."""
+        assert self.model is not None
         for value in self._attributes():
-            if isinstance(value, (keras.random.SeedGenerator, tf.random.Generator)):
-                yield value.state
-            elif isinstance(value, (keras.Variable, tf.Variable)):
-                yield value
-            elif isinstance(value, keras.Layer):
-                yield from value.variables
+            if not isinstance(value, (keras.Metric, keras.Optimizer)):
+                yield from _state_of(value)
+        known = [self.model, *self.metrics, *([] if self.optimizer is None else [self.optimizer])]
+        seen = {id(variable) for part in known for variable in part.variables}
+        for part in self._parts_of_model():
+            for variable in _state_of(part):
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    yield variable
+
+    def _parts_of_model(self) -> Iterator[Any]:
+        # Optimizers and metrics that the module does not use, such as those of a model in the model, are no part of its state.
+        return (part for part in parts_of(self.model) if not isinstance(part, (keras.Metric, keras.Optimizer)))
 
     def _attributes(self) -> Iterator[Any]:
         for name, value in vars(self).items():
@@ -312,10 +335,32 @@ class Module(ModuleHooks):
         }
 
 
+def _state_of(part: Any) -> list[Any]:
+    """The variables of a layer, an optimizer, a metric or a generator, and a variable itself; none of anything else."""
+    if isinstance(part, (keras.random.SeedGenerator, tf.random.Generator)):
+        return [part.state]
+    if isinstance(part, (keras.Variable, tf.Variable)):
+        return [part]
+    return list(part.variables) if isinstance(part, (keras.Layer, keras.Metric, keras.Optimizer)) else []
+
+
+def parts_of(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """A layer and what is found among its attributes and those of the layers in it, also within lists and dicts: variables,
+    generators, optimizers, metrics. Keras counts neither optimizers nor TensorFlow's variables as a layer's state."""
+    seen = set() if seen is None else seen
+    if id(value) not in seen:
+        seen.add(id(value))
+        yield value
+        inner = vars(value) if isinstance(value, keras.Layer) else value
+        for part in inner.values() if isinstance(inner, dict) else inner if isinstance(inner, (list, tuple)) else ():
+            yield from parts_of(part, seen)
+
+
 class KerasModule(Module):
     """Trains a compiled `keras.Model` as it is: its own loss, optimizer, metrics and, where overridden, train_step.
 
-    Metrics are called as Keras calls them: loss, accuracy, val_loss, val_accuracy; test_loss, test_accuracy in the test.
+    Metrics are called as Keras calls them: loss, accuracy, val_loss, val_accuracy; test_loss, test_accuracy in the test. Of one
+    that has a value per class, as F1Score has, each value is called by its number: f1_score_0, f1_score_1.
 
     Args:
         model: a compiled model; it is trained in place and stays usable by plain Keras.
@@ -333,22 +378,64 @@ class KerasModule(Module):
         self.model: keras.Model = model
 
     @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The one that the model was compiled with last, and no other, since its train_step takes that; None before a fit."""
+        return self.model.optimizer if self._fits else None
+
+    @optimizer.setter
+    def optimizer(self, optimizer: keras.optimizers.Optimizer | None) -> None:
+        if optimizer is not self.model.optimizer:
+            raise ValueError(
+                f"the optimizer is {optimizer!r}, but a keras.Model trains with the one that it was compiled with: call "
+                "model.compile with this one"
+            )
+        self.__dict__["_fitted"] = True
+
+    @property
+    def _fits(self) -> bool:
+        return "_fitted" in self.__dict__
+
+    @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The compiled metrics."""
+        """Those that Keras resets when a pass begins, the compiled ones first."""
         return list(self.model.metrics)
 
-    def configure_optimizers(self) -> keras.optimizers.Optimizer:
-        """The optimizer that the model was compiled with."""
+    def reset_metrics(self) -> None:
+        """Keras's own, which a model may override."""
+        self.model.reset_metrics()
+
+    def configure_optimizers(self) -> keras.optimizers.Optimizer | None:
+        """The optimizer that the model was compiled with; perhaps None where it has a train_step of its own."""
         return self.model.optimizer
 
-    def build(self, loader: Loader) -> None:
-        """Also makes the variables of the compiled metrics, which Keras makes at their first use."""
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(loader.first_batch(1))
-        prediction = self.model(x, training=False)
-        if y is not None and self.model.loss is not None:  # else the model's own train_step knows better
-            self.model.compute_loss(x, y, prediction, weight)
-            self.model.compute_metrics(x, y, prediction, weight)
-        self.model.reset_metrics()
+    @property
+    def has_own_train_step(self) -> bool:
+        """Whether the model overrides train_step."""
+        return not _is_keras(self.model, "train_step")
+
+    @property
+    def has_own_optimizers(self) -> bool:
+        """Whether a train_step of the model's own may train with others than the one that it was compiled with."""
+        found = (part for part in self._parts_of_model() if isinstance(part, keras.Optimizer))
+        return self.model.optimizer is None or any(part is not self.model.optimizer for part in found)
+
+    def receives(self, batch: Any, kind: type[Loader]) -> Any:
+        """As Keras's fit gives arrays to the steps: an x without y is no tuple."""
+        if issubclass(kind, ArrayLoader) and isinstance(batch, tuple) and len(batch) == 1:
+            return keras.utils.pack_x_y_sample_weight(*batch)
+        return batch
+
+    def build(self, loader: Loader, stage: RunningStage) -> None:
+        """Makes what Keras makes in the first trace of its fit: the weights of layers without an input shape, the variables of
+        compiled metrics, those of the optimizers that a train_step of the model's own takes."""
+        model = self.model
+        step = {RunningStage.TRAINING: "train_step", RunningStage.PREDICTING: "predict_step"}.get(stage, "test_step")
+        if all(layer.built for layer in model._flatten_layers()) and not (step == "train_step" and self.has_own_train_step):
+            compiled = [part for part in (model._compile_loss, model._compile_metrics) if part is not None]
+            if step != "train_step" or all(part.built for part in compiled):
+                return
+            step = "test_step" if _is_keras(model, "test_step") else step  # makes the same, and is traced in a third of the time
+        make_variables(self, getattr(model, step), self.receives(loader.first_batch(), type(loader)))
 
     def predict_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> Any:
         """Keras's own predict_step."""
@@ -358,34 +445,58 @@ class KerasModule(Module):
         """Keras's own train_step.
 
         Returns:
-            The loss as Keras reports it: the mean over the epoch so far.
+            The loss as Keras reports it: the mean over the epoch so far; of a step that reports several losses and none by the
+            name "loss", their sum.
 
         Raises:
-            TypeError: an overridden train_step reports no loss.
+            TypeError: an overridden train_step reports nothing.
         """
         logs = self.model.train_step(batch)
-        if not isinstance(logs, dict) or "loss" not in logs:
-            raise TypeError(f"{type(self.model).__name__}.train_step returned {logs!r}: expected a dict with the key 'loss'")
+        if not isinstance(logs, dict) or not logs:
+            raise TypeError(
+                f"{type(self.model).__name__}.train_step returned {logs!r}: expected a dict with the key 'loss', or with other "
+                "numbers by their names"
+            )
+        logs = _flat(logs)
         self._log_running("", logs)
-        return logs["loss"]
+        if "loss" in logs and tf.convert_to_tensor(logs["loss"]).shape.rank == 0:
+            return logs["loss"]
+        losses = [tf.reduce_sum(tf.cast(value, tf.float32)) for name, value in logs.items() if name.endswith("loss")]
+        return tf.add_n(losses) if losses else tf.constant(0.0)
 
     def validation_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         """Keras's own test_step."""
-        self._log_running("val_", self.model.test_step(batch))
+        self._log_running("val_", _flat(self.model.test_step(batch)))
 
     def test_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         """Keras's own test_step."""
-        self._log_running("test_", self.model.test_step(batch))
+        self._log_running("test_", _flat(self.model.test_step(batch)))
 
     def _log_running(self, prefix: str, logs: dict[str, tf.Tensor]) -> None:
         # Keras's results are already reduced over the epoch so far: the last one is the epoch's.
         for name, value in logs.items():
             parts = {name: value}
-            if tf.is_tensor(value) and value.shape.rank:  # such as F1Score's, one per class
+            if tf.is_tensor(value) and value.shape.num_elements() != 1:  # such as F1Score's, one per class
                 parts = {f"{name}_{i}": part for i, part in enumerate(tf.unstack(tf.reshape(value, [-1])))}
             for part_name, part in parts.items():
                 self.log(prefix + part_name, part, prog_bar=True, on_step=False, on_epoch=True, reduce_fx="last")
 
+    def _parts_of_model(self) -> Iterator[Any]:
+        return parts_of(self.model) if self.has_own_train_step else super()._parts_of_model()
+
     def traced_objects(self) -> list[Any]:
-        """Also the metrics: `compile` makes new ones."""
-        return [*super().traced_objects(), *self.model.metrics]
+        """Also what `compile` makes anew each time."""
+        return [*super().traced_objects(), *self.model.metrics, getattr(self.model, "_compile_config", None)]
+
+
+def _is_keras(model: keras.Model, step: str) -> bool:
+    """Whether a model's step is Keras's."""
+    return getattr(getattr(model, step), "__func__", None) is getattr(keras.Model, step)
+
+
+def _flat(logs: dict[str, Any] | None) -> dict[str, Any]:
+    """What a step reports with the dicts in it laid out, as Keras's fit does, such as those of compiled metrics."""
+    flat: dict[str, Any] = {}
+    for name, value in (logs or {}).items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.module import KerasModule, Module
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
@@ -51,13 +51,24 @@ def configure_optimizer(trainer: Trainer, module: Module) -> None:
         ValueError: the optimizer already has others.
     """
     optimizer = module.configure_optimizers()
+    compiled = isinstance(module, KerasModule)  # its train_step takes the model's optimizer, in whose place there is no other
+    if isinstance(module, KerasModule):
+        module.optimizer = optimizer
+        if module.has_own_optimizers and (trainer.gradient_clipping is not None or trainer.accumulate_grad_batches != 1):
+            raise ValueError(
+                f"gradient_clip_val and accumulate_grad_batches do not reach the optimizers of {type(module.model).__name__}'s "
+                "own train_step: make these with clipnorm, global_clipnorm, clipvalue or gradient_accumulation_steps"
+            )
+        if optimizer is None and module.has_own_train_step:
+            trainer.accumulation = 1
+            return
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             f"{type(module).__name__}.configure_optimizers returned {optimizer!r}: expected one keras.optimizers.Optimizer; "
             "for a schedule give it as the optimizer's learning_rate"
         )
     scaling = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if trainer.precision == "16-mixed" and not scaling:
+    if trainer.precision == "16-mixed" and not scaling and not compiled:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         scaling = True
     inner = optimizer.inner_optimizer if scaling else optimizer
@@ -71,7 +82,8 @@ def configure_optimizer(trainer: Trainer, module: Module) -> None:
                 "or leave the argument out"
             )
         inner.gradient_accumulation_steps = steps
-    module.optimizer = optimizer = _reset_or_new(module.optimizer, optimizer, module)
+    if not compiled:
+        module.optimizer = optimizer = _reset_or_new(module.optimizer, optimizer, module)
     inner = optimizer.inner_optimizer if scaling else optimizer
     trainer.accumulation = inner.gradient_accumulation_steps or 1
     if trainer.gradient_clipping is not None:

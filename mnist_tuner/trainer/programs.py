@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -33,10 +32,10 @@ def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
 
 
 def train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, _known(loader.transform), trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
+    key = (RunningStage.TRAINING, _known(loader), trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
     if key not in loops_of(module):
         step = traced(module, module.optimize)
-        loops_of(module)[key] = CompiledLoop(step, _preprocessing(loader), trainer.jit_compile, steps_per_call)
+        loops_of(module)[key] = CompiledLoop(step, _preprocessing(module, loader), trainer.jit_compile, steps_per_call)
     return _planned(trainer, module, loops_of(module)[key], trainer.num_training_batches)
 
 
@@ -44,7 +43,7 @@ def evaluation_loop(
     trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
 ) -> CompiledLoop:
     jit: JitCompile = "auto" if needs_xla(module) else trainer.jit_compile and "auto"
-    key = (stage, _known(loader.transform), jit, dataloader_idx)
+    key = (stage, _known(loader), jit, dataloader_idx)
     if key not in loops_of(module):
         step = traced(module, _step(module, stage), dataloader_idx)
 
@@ -52,7 +51,7 @@ def evaluation_loop(
             step(batch, batch_idx)
             return tf.constant(0.0)
 
-        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(loader), jit, "auto", stop_at_nonfinite=False)
+        loops_of(module)[key] = CompiledLoop(measure, _preprocessing(module, loader), jit, "auto", stop_at_nonfinite=False)
     return _planned(trainer, module, loops_of(module)[key], batches)
 
 
@@ -82,9 +81,9 @@ def step_program(module: Module, stage: RunningStage, dataloader_idx: int | None
 
 def batch_program(module: Module, loader: Loader, stage: Stage) -> Callable[[Any, tf.Tensor], Any]:
     """Cuts a batch out of a stage's rows and preprocesses it: one graph, where several operations would cost several times."""
-    key = ("batch", _known(loader.transform), stage.batch_size)
+    key = ("batch", _known(loader), stage.batch_size)
     if key not in loops_of(module):
-        preprocess, size = _preprocessing(loader), stage.batch_size
+        preprocess, size = _preprocessing(module, loader), stage.batch_size
         loops_of(module)[key] = tf.function(lambda rows, index: preprocess(slice_batch(rows, index, size)), autograph=False)
     program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
     return program
@@ -96,14 +95,16 @@ def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
     return step
 
 
-def _known(transform: Callable[..., Any] | None) -> Any:
-    """What stands for a transform in a key: a program keeps its transform alive, so that its id is its own."""
-    return transform if isinstance(transform, Hashable) else id(transform)
+def _known(loader: Loader) -> Any:
+    """What stands for a loader in a key: a program keeps its transform alive, so that its id is its own."""
+    return type(loader), loader.transform if isinstance(loader.transform, Hashable) else id(loader.transform)
 
 
-def _preprocessing(loader: Loader) -> Callable[[Any], Any]:
-    """The loader's transform without the loader: a program must not keep its data alive."""
-    return partial(apply_transform, loader.transform)
+def _preprocessing(module: Module, loader: Loader) -> Callable[[Any], Any]:
+    """The loader's transform, and what the module makes of its batches, without the loader: a program must not keep its data
+    alive."""
+    kind, transform = type(loader), loader.transform
+    return lambda batch: module.receives(apply_transform(transform, batch), kind)
 
 
 def trace_anew_if_changed(module: Module) -> None:

@@ -15,8 +15,8 @@ from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
 from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
 from mnist_tuner.trainer.logging import MetricLog
-from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.programs import logs_of, trace_anew_if_changed
+from mnist_tuner.trainer.module import KerasModule, Module
+from mnist_tuner.trainer.programs import logs_of, loops_of, trace_anew_if_changed
 from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
 
@@ -161,11 +161,16 @@ def make_ready(trainer: Trainer, module: Module, loader: Loader | None) -> None:
     if trainer.ready:
         return
     trainer.ready = True
-    if loader is not None:
-        module.build(loader)
-    trainer.randomness = np.array(global_generator().state.numpy())
     fitting = trainer.state.fn is TrainerFn.FITTING
-    if fitting and module.optimizer is not None and not module.optimizer.built:
+    own_train_step = fitting and isinstance(module, KerasModule) and module.has_own_train_step
+    trace_anew_if_changed(module)
+    stage = RunningStage.TRAINING if fitting else RunningStage(str(trainer.state.fn))
+    if loader is not None and not any(key[0] is stage for key in loops_of(module)):  # else all is there
+        if own_train_step and trainer._sources is not None and trainer._sources.has(RunningStage.TRAINING):
+            (loader,) = trainer._sources.loaders(RunningStage.TRAINING)  # the sanity check's may give other parts
+        module.build(loader, stage)
+    trainer.randomness = np.array(global_generator().state.numpy())
+    if fitting and module.optimizer is not None and not module.optimizer.built and not own_train_step:
         module.optimizer.build(module.model.trainable_variables)
     trace_anew_if_changed(module)
     if trainer.checkpoint is not None and fitting:

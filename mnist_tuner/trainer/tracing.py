@@ -33,6 +33,23 @@ def traced(module: Module, step: Callable[..., Any], dataloader_idx: int | None 
     return run
 
 
+def make_variables(module: Module, step: Callable[..., Any], *arguments: Any) -> None:
+    """Traces a step without running it: the variables that it makes at its first use are there then, and no other has changed."""
+
+    def make(next_creator: Callable[..., Any], **options: Any) -> Any:
+        # Outside of the graph, where it can be: after a trace that makes variables tf.function traces a second time.
+        if tf.is_symbolic_tensor(options.get("initial_value")):
+            return next_creator(**options)
+        with tf.init_scope():
+            return next_creator(**{**options, "experimental_enable_variable_lifting": False})
+
+    def run() -> None:
+        with _explained(module, step), tf.variable_creator_scope(make):
+            call_step(step, *arguments)
+
+    tf.function(run, autograph=False).get_concrete_function()
+
+
 def call_step(step: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a step with as many of (batch, batch_idx, dataloader_idx) as it takes."""
     parameters = inspect.signature(step).parameters.values()
@@ -66,6 +83,13 @@ def _explained(module: Module, step: Callable[..., Any]) -> Iterator[None]:
             f"{_name(module, step)} uses a tensor's value in Python ({error}). The step is traced once into a graph: branch with "
             "keras.ops.where or tf.cond, record values with self.log, and do in a batch hook what needs Python"
         ) from error
+    except ValueError as error:
+        if not str(error).startswith("Unknown variable"):
+            raise
+        raise ValueError(
+            "the optimizer has been built for other variables than those that are to be trained: after a change of trainable, or "
+            f"of the layers, call compile again with a new optimizer ({error})"
+        ) from error
     changed = [name for name, mark in _footprint(module).items() if before.get(name) != mark]
     if changed:
         warnings.warn(
@@ -86,5 +110,6 @@ def _footprint(module: Module) -> dict[str, Any]:
     }
 
 
-def _name(module: Module, step: Callable[..., Any]) -> str:
-    return f"{type(module).__name__}.{'training_step' if step.__name__ == 'optimize' else step.__name__}"
+def _name(module: Module, step: Any) -> str:
+    owner, name = getattr(step, "__self__", module), getattr(step, "__name__", "train_step")
+    return f"{type(owner).__name__}.{'training_step' if name == 'optimize' else name}"

@@ -302,8 +302,7 @@ class Trainer(TrainerProperties):
         if trains:
             self._train_epochs(module, train)
         assert module.model is not None
-        assert module.optimizer is not None
-        if trains or self.checkpoint is not None:
+        if module.optimizer is not None and (trains or self.checkpoint is not None):
             # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
             module.optimizer.finalize_variable_values(module.model.trainable_variables)
         if trains:

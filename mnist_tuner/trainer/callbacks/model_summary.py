@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -40,11 +41,14 @@ def summary_table(model: keras.Model) -> Table:
     """The model's layers as a table."""
     import keras
 
+    # A model without a call(), whose train_step calls its parts, is never built itself.
+    total = f"{sum(math.prod(variable.shape) for variable in model.weights):,}"
+    built = all(layer.built for layer in model.layers)
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Layer", footer="total")
     table.add_column("Kind")
     table.add_column("Output", footer="")
-    table.add_column("Parameters", justify="right", footer=f"{model.count_params():,}")
+    table.add_column("Parameters", justify="right", footer=total if built else "not built")
     for layer in model.layers:
         # By the graph's own tensor: a layer that was called more than once has no single `output`.
         shape = "x".join(str(size) for size in layer.output.shape[1:]) if _has_output(layer) else ""
