@@ -10,11 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
-from mnist_tuner.trainer.module import KerasModule
 from mnist_tuner.trainer.states import Progress
 from mnist_tuner.trainer.trainer import Trainer
-
-_MODULE = "_mnist_tuner_module"
 
 
 def fit_keras_model(
@@ -83,14 +80,10 @@ def fit_keras_model(
         limit_train_batches=1.0 if steps_per_epoch is None else steps_per_epoch,
     )
     trainer.progress = Progress(epoch=initial_epoch)
-    module = model.__dict__.get(_MODULE)
-    if module is None:
-        module = KerasModule(model)
-        object.__setattr__(model, _MODULE, module)  # past Keras's own, which looks for layers in whatever it is given
     if isinstance(x, DataModule):
         if y is not None or validation_data is not None:
             raise ValueError("a DataModule brings its own labels and validation data: leave out y and validation_data")
-        trainer.fit(module, datamodule=x)
+        trainer.fit(model, datamodule=x)
     else:
         train, validation = x, validation_data
         held_out = validation_batch_size or max(batch_size, 500)
@@ -105,7 +98,7 @@ def fit_keras_model(
         arrays = isinstance(validation_data, list) and all(isinstance(part, np.ndarray) for part in validation_data)
         if isinstance(validation_data, tuple) or arrays:
             validation = ArrayLoader(*validation_data, batch_size=held_out, transform=transform)
-        trainer.fit(module, train, validation)
+        trainer.fit(model, train, validation)
     return history
 
 

@@ -42,10 +42,12 @@ class _Entry:
         self.reduced = tf.Variable(_START[options.reduce_fx], dtype=tf.float64, trainable=False)
         self.weight = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.steps: tf.Variable | None = None
+        self.traced = False
         if options.on_step and options.logger:
             self.steps = tf.Variable(tf.zeros(MOST_STEPS_PER_CALL, tf.float64), trainable=False)
 
     def update(self, value: tf.Tensor, batch_size: Any, batch_idx: Any) -> None:
+        self.traced |= not tf.executing_eagerly()
         weight = tf.cast(batch_size, tf.float64)
         self.last.assign(value)
         self.weight.assign_add(weight)
@@ -72,8 +74,8 @@ class _Entry:
         self.weight.assign(0.0)
 
     def epoch_value(self) -> float:
-        reduced, weight = float(self.reduced), float(self.weight)
-        return reduced / weight if self.options.reduce_fx == "mean" else reduced
+        reduced = float(self.reduced)
+        return reduced / float(self.weight) if self.options.reduce_fx == "mean" else reduced
 
 
 class MetricLog:
@@ -110,6 +112,11 @@ class MetricLog:
         """Forgets the values, keeps the names."""
         for entry in self._entries.values():
             entry.reset()
+
+    def begin(self) -> None:
+        """Forgets what an earlier run has logged; the names that its traced steps log are still logged in their way."""
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.traced}
+        self.reset()
 
     def epoch_values(self) -> dict[str, float]:
         """The reduced values of the names logged with on_epoch; under ``name_epoch`` where on_step is set too."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _TRAINERS = {"model", "optimizer", "trainer", "_configured", "_hparams", "_log", "_logs", "_loops", "_place", "_traced"}
 """The attributes that the trainer keeps in a module; all others are the user's."""
 
+_KEPT = "_mnist_tuner_module"
+"""The attribute of a Keras model under which its module is kept."""
+
 
 class HyperParameters(dict[str, Any]):
     """Names and values, which are also attributes."""
@@ -377,6 +380,19 @@ class KerasModule(Module):
             raise ValueError("the keras.Model is not compiled: call model.compile(optimizer, loss, metrics) first")
         self.model: keras.Model = model
 
+    @classmethod
+    def of(cls, model: keras.Model) -> KerasModule:
+        """The module that is kept with a model, made at first: whoever trains the model next finds the loops compiled.
+
+        Raises:
+            TypeError, ValueError: as for a new one.
+        """
+        module: KerasModule | None = model.__dict__.get(_KEPT) if isinstance(model, keras.Model) else None
+        if module is None:
+            module = cls(model)
+            object.__setattr__(model, _KEPT, module)  # past Keras's own, which looks for layers in whatever it is given
+        return module
+
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
         """The one that the model was compiled with last, and no other, since its train_step takes that; None before a fit."""
@@ -485,8 +501,9 @@ class KerasModule(Module):
         return parts_of(self.model) if self.has_own_train_step else super()._parts_of_model()
 
     def traced_objects(self) -> list[Any]:
-        """Also what `compile` makes anew each time."""
-        return [*super().traced_objects(), *self.model.metrics, getattr(self.model, "_compile_config", None)]
+        """Also what `compile` makes anew each time, some of it in Keras 3.15's private attributes."""
+        made = (getattr(self.model, name, None) for name in ("_compile_config", "_loss_tracker"))
+        return [*super().traced_objects(), *self.model.metrics, *made]
 
 
 def _is_keras(model: keras.Model, step: str) -> bool:

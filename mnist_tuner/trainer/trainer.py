@@ -367,12 +367,7 @@ class Trainer(TrainerProperties):
         self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None, given: dict[RunningStage, Any]
     ) -> Iterator[tuple[Module, Sources]]:
         """Starts a verb with a clean slate, within its set-up and tear-down."""
-        if isinstance(model, Module):
-            module = model
-        elif isinstance(self.module, KerasModule) and self.module.model is model:
-            module = self.module  # with the loops that it has compiled
-        else:
-            module = KerasModule(model)
+        module = model if isinstance(model, Module) else KerasModule.of(model)
         if datamodule is not None and any(data is not None for data in given.values()):
             raise ValueError("both dataloaders and a datamodule were given: give one of them")
         self.module, module.trainer, self.datamodule = module, self, datamodule
@@ -381,10 +376,13 @@ class Trainer(TrainerProperties):
         self._sources = Sources(self, module, given, datamodule)
         self.num_training_batches = 0
         for log in logs_of(module).values():
-            log.reset()
+            log.begin()
         try:
             with running(self, fn, module, datamodule):
                 yield module, self._sources
         finally:
-            # What has been trained keeps neither its data alive nor the state that it was resumed from.
+            # What has been trained keeps neither its data alive nor the state that it was resumed from; a Keras model, with which
+            # its module stays, does not keep the trainer and its callbacks, either.
             self._sources = self.datamodule = self.checkpoint = None
+            if isinstance(module, KerasModule):
+                module.trainer = None
