@@ -33,6 +33,8 @@ def running(trainer: Trainer, fn: TrainerFn, module: Module, datamodule: DataMod
             _take_callbacks(trainer, module)
             if datamodule is not None:
                 datamodule.prepare_data()
+            module.prepare_data()
+            if datamodule is not None:
                 datamodule.setup(fn)
             call_callbacks(trainer, "setup", str(fn))
             module.setup(fn)

@@ -8,6 +8,26 @@ from typing import Any
 class ModuleHooks:
     """What the trainer calls between the steps; each does nothing. In the order of Lightning, after the callbacks' own."""
 
+    def prepare_data(self) -> None:
+        """Downloads or converts, once; keeps no state. Called after the `DataModule`'s."""
+
+    def train_dataloader(self) -> Any:
+        """The training batches, where neither loaders nor a `DataModule` are given to the trainer; what a loader may be says
+        `DataModule`. None where there is no such data."""
+        return None
+
+    def val_dataloader(self) -> Any:
+        """The validation batches, likewise, or a list of such loaders."""
+        return None
+
+    def test_dataloader(self) -> Any:
+        """The test batches, likewise, or a list of such loaders."""
+        return None
+
+    def predict_dataloader(self) -> Any:
+        """The batches to predict, likewise, or a list of such loaders."""
+        return None
+
     def setup(self, stage: str) -> None:
         """Called before "fit", "validate", "test" or "predict"."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import keras
 import tensorflow as tf
+from rich.console import Console
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
 from mnist_tuner.trainer.callbacks import Callback
@@ -23,6 +24,7 @@ from mnist_tuner.trainer.lifecycle import running
 from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
 from mnist_tuner.trainer.loops import begin, evaluate, predict, sanity_check, train_epoch
+from mnist_tuner.trainer.metrics_table import metrics_table
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
@@ -203,7 +205,8 @@ class Trainer(TrainerProperties):
             model: a module, or a compiled `keras.Model`, which is trained in place.
             train_dataloaders: the training batches: an `ArrayLoader`, a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`.
             val_dataloaders: the validation batches, one such or a list; or None.
-            datamodule: instead of the loaders.
+            datamodule: instead of the loaders; may also stand in the place of train_dataloaders. Without either, the module's own
+                train_dataloader and val_dataloader are asked.
             ckpt_path: a checkpoint to go on from: a path, "last" for the newest whole one, "best" for that of this trainer.
 
         Raises:
@@ -237,6 +240,8 @@ class Trainer(TrainerProperties):
         dataloaders: Any = None,
         ckpt_path: str | Path | None = None,
         datamodule: DataModule | None = None,
+        *,
+        verbose: bool = False,
     ) -> list[dict[str, float]]:
         """One pass over the validation data.
 
@@ -244,12 +249,13 @@ class Trainer(TrainerProperties):
             model: None for that of the last fit, with its best checkpoint where there is one.
             dataloaders: one or a list, as in `fit`.
             ckpt_path: whose weights to load first.
-            datamodule: instead of the loaders.
+            datamodule: instead of the loaders, as in `fit`.
+            verbose: whether to print the metrics as a table.
 
         Returns:
             One dict of metrics per loader.
         """
-        return self._evaluate_alone(TrainerFn.VALIDATING, model, dataloaders, ckpt_path, datamodule)
+        return self._evaluate_alone(TrainerFn.VALIDATING, model, dataloaders, ckpt_path, datamodule, verbose=verbose)
 
     def test(
         self,
@@ -257,9 +263,11 @@ class Trainer(TrainerProperties):
         dataloaders: Any = None,
         ckpt_path: str | Path | None = None,
         datamodule: DataModule | None = None,
+        *,
+        verbose: bool = False,
     ) -> list[dict[str, float]]:
         """One pass over the test data; arguments and result as those of `validate`."""
-        return self._evaluate_alone(TrainerFn.TESTING, model, dataloaders, ckpt_path, datamodule)
+        return self._evaluate_alone(TrainerFn.TESTING, model, dataloaders, ckpt_path, datamodule, verbose=verbose)
 
     def predict(
         self,
@@ -293,7 +301,9 @@ class Trainer(TrainerProperties):
     def _train(self, module: Module, sources: Sources) -> None:
         loaders = sources.loaders(RunningStage.TRAINING)
         if not loaders:
-            raise ValueError("there is no training data: give train_dataloaders or a datamodule with train_dataloader()")
+            raise ValueError(
+                "there is no training data: give train_dataloaders, or a module or datamodule with train_dataloader()"
+            )
         (train,) = loaders
         self._make_ready(train)
         self.num_training_batches = self.limited(RunningStage.TRAINING, train)
@@ -301,6 +311,13 @@ class Trainer(TrainerProperties):
         trains = not done(self)
         if trains:
             self._train_epochs(module, train)
+        elif self.checkpoint is None and self.progress.total_batches:
+            name = "max_epochs" if 0 <= self.max_epochs <= self.current_epoch else "max_steps"
+            warnings.warn(
+                f"fit() trains nothing: {name}={getattr(self, name)} has been reached by an earlier fit of this Trainer; raise "
+                f"trainer.{name}, or make a new Trainer",
+                stacklevel=3,
+            )
         assert module.model is not None
         if module.optimizer is not None and (trains or self.checkpoint is not None):
             # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
@@ -325,12 +342,15 @@ class Trainer(TrainerProperties):
             first = False
         module._log = None
 
-    def _evaluate_alone(self, fn: TrainerFn, *arguments: Any) -> list[dict[str, float]]:
+    def _evaluate_alone(self, fn: TrainerFn, *arguments: Any, verbose: bool) -> list[dict[str, float]]:
         stage = RunningStage(str(fn))
         with self._alone(fn, *arguments) as (module, loaders):
             if not loaders:
                 return []
-            return evaluate(self, module, stage, loaders, at_epoch_end=lambda log: self.log_metrics(log.logger_values()))
+            results = evaluate(self, module, stage, loaders, at_epoch_end=lambda log: self.log_metrics(log.logger_values()))
+            if verbose:
+                Console().print(metrics_table(str(fn), results))
+            return results
 
     @contextmanager
     def _alone(
@@ -357,7 +377,9 @@ class Trainer(TrainerProperties):
             loaders = sources.loaders(stage) if sources.has(stage) else []
             if not loaders and self.limits.shares[stage] != 0:
                 hook = {"validate": "val", "test": "test", "predict": "predict"}[stage]
-                raise ValueError(f"there is no data to {stage}: give dataloaders or a datamodule with {hook}_dataloader()")
+                raise ValueError(
+                    f"there is no data to {stage}: give dataloaders, or a module or datamodule with {hook}_dataloader()"
+                )
             if loaders:
                 self._make_ready(loaders[0])
             yield module, loaders
@@ -368,6 +390,9 @@ class Trainer(TrainerProperties):
     ) -> Iterator[tuple[Module, Sources]]:
         """Starts a verb with a clean slate, within its set-up and tear-down."""
         module = model if isinstance(model, Module) else KerasModule.of(model)
+        main = next(iter(given))
+        if datamodule is None and isinstance(given[main], DataModule):
+            datamodule, given = given[main], {**given, main: None}
         if datamodule is not None and any(data is not None for data in given.values()):
             raise ValueError("both dataloaders and a datamodule were given: give one of them")
         self.module, module.trainer, self.datamodule = module, self, datamodule

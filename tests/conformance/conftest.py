@@ -22,12 +22,10 @@ _STAGES = [
     for moment in ("start", "epoch_start", "batch_start", "batch_end", "epoch_end", "end")
 ]
 _COMMON = ["setup", "teardown", "on_fit_start", "on_fit_end", "on_save_checkpoint", "on_load_checkpoint", *_STAGES]
-MODULE_HOOKS = ["configure_callbacks", "configure_model", "configure_optimizers", *_COMMON]
+MODULE_HOOKS = ["configure_callbacks", "prepare_data", "configure_model", "configure_optimizers", *_COMMON]
 CALLBACK_HOOKS = ["on_sanity_check_start", "on_sanity_check_end", "on_exception", "state_dict", "load_state_dict", *_COMMON]
-DATA_HOOKS = [
-    *("prepare_data", "setup", "teardown", "on_exception", "state_dict"),
-    *("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"),
-]
+LOADERS = ["train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"]
+DATA_HOOKS = ["prepare_data", "setup", "teardown", "on_exception", "state_dict", *LOADERS]
 
 
 def batches(number: int, *, shuffle: bool = False, missing: int = 0) -> ArrayLoader:
@@ -113,6 +111,25 @@ class TinyData(DataModule):
         return batches(self.val)
 
 
+class TinyWithData(Tiny):
+    """The module and its data in one."""
+
+    def __init__(self, **sizes: int) -> None:
+        self._data = TinyData(**sizes)
+
+    def train_dataloader(self) -> Any:
+        return self._data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        return self._data.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        return self._data.test_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        return self._data.predict_dataloader()
+
+
 class Remembering(Callback):
     """Has something that a checkpoint keeps."""
 
@@ -140,6 +157,10 @@ class Journal:
     def module(self) -> Tiny:
         """A module whose hooks are written down."""
         return self._watched(Tiny(), "M", MODULE_HOOKS)  # type: ignore[no-any-return]
+
+    def module_with_data(self, **sizes: int) -> TinyWithData:
+        """The same of a module that brings its data."""
+        return self._watched(TinyWithData(**sizes), "M", [*MODULE_HOOKS, *LOADERS])  # type: ignore[no-any-return]
 
     def data(self, **sizes: int) -> TinyData:
         """A data module whose hooks are written down."""

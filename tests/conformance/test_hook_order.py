@@ -11,7 +11,7 @@ import pytest
 from mnist_tuner.trainer import Callback, LambdaCallback, ModelCheckpoint, Module, Trainer
 from tests.conformance.conftest import Journal, Quiet, Tiny, batches, expanded
 
-PREPARE = "M.configure_callbacks D.prepare_data D.setup(fit) C.setup(fit) M.setup(fit)"
+PREPARE = "M.configure_callbacks D.prepare_data M.prepare_data D.setup(fit) C.setup(fit) M.setup(fit)"
 START = f"{PREPARE} M.configure_model M.configure_optimizers X.on_fit_start"
 FINISH = "X.on_fit_end D.teardown(fit) C.teardown(fit) M.teardown(fit)"
 SAVE = "C.state_dict D.state_dict C.on_save_checkpoint M.on_save_checkpoint"
@@ -141,6 +141,49 @@ def test_the_hooks_of_a_fit_come_in_order(
     assert journal.entries == [entry for entry in expanded(*parts) if batch_hooks or "_batch_" not in entry]
 
 
+def of_the_module(entries: list[str]) -> list[str]:
+    """The same hooks where the module brings the data and there is no data module."""
+    asked = [entry.replace("D.", "M.") if entry.endswith("_dataloader") else entry for entry in entries]
+    return [entry for entry in asked if not entry.startswith("D.")]
+
+
+@pytest.mark.parametrize(("options", "sizes", "parts"), FITS.values(), ids=FITS.keys())
+def test_a_module_that_brings_its_data_is_asked_for_it_where_a_data_module_would_be(
+    options: dict[str, Any], sizes: dict[str, int], parts: list[str], quiet: Quiet
+) -> None:
+    journal = Journal(batch_hooks=False)
+    quiet(callbacks=journal.callback(), **options).fit(journal.module_with_data(**sizes))
+    assert journal.entries == of_the_module([entry for entry in expanded(*parts) if "_batch_" not in entry])
+
+
+def test_loaders_and_a_data_module_are_taken_instead_of_the_modules_own(quiet: Quiet) -> None:
+    journal = Journal()
+    quiet(callbacks=journal.callback()).fit(journal.module_with_data(train=1), batches(3))
+    assert [entry for entry in journal.entries if "dataloader" in entry] == ["M.val_dataloader"]
+    assert "M.on_train_batch_end[2]" in journal.entries
+    journal.entries.clear()
+    quiet(callbacks=journal.callback()).fit(journal.module_with_data(train=1), datamodule=journal.data(train=2, val=0))
+    assert [entry for entry in journal.entries if "dataloader" in entry] == ["D.val_dataloader", "D.train_dataloader"]
+    assert "M.on_train_batch_end[1]" in journal.entries
+    assert "M.on_validation_start" not in journal.entries
+
+
+VERBS = [("fit", "train"), ("validate", "val"), ("test", "test"), ("predict", "predict")]
+
+
+@pytest.mark.parametrize(("verb", "loader"), VERBS)
+def test_a_data_module_may_stand_in_the_loaders_place(verb: str, loader: str, quiet: Quiet) -> None:
+    named, placed = Journal(), Journal()
+    getattr(quiet(callbacks=named.callback()), verb)(named.module(), datamodule=named.data())
+    getattr(quiet(callbacks=placed.callback()), verb)(placed.module(), placed.data())
+    assert f"D.{loader}_dataloader" in placed.entries
+    assert placed.entries == named.entries
+    further: list[dict[str, Any]] = [{"datamodule": placed.data()}, *([{"val_dataloaders": batches(1)}] if verb == "fit" else [])]
+    for more in further:
+        with pytest.raises(ValueError, match="both dataloaders and a datamodule were given"):
+            getattr(quiet(), verb)(placed.module(), placed.data(), **more)
+
+
 CHECKPOINTS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "after each epoch, with the module's hook behind it": (
         {"max_epochs": 2},
@@ -241,7 +284,8 @@ def test_a_repeated_fit_surrounds_nothing_until_a_cap_is_raised(quiet: Quiet) ->
     trainer, module = quiet(callbacks=journal.callback()), journal.module()
     trainer.fit(module, datamodule=journal.data())
     journal.entries.clear()
-    trainer.fit(module, datamodule=journal.data())
+    with pytest.warns(UserWarning, match="trains nothing"):
+        trainer.fit(module, datamodule=journal.data())
     again = [PREPARE, "M.configure_optimizers X.on_fit_start", sanity("0"), "D.train_dataloader"]  # the model stays
     assert journal.entries == expanded(*again, FINISH)
     journal.entries.clear()
@@ -274,6 +318,32 @@ def test_the_other_verbs_call_the_hooks_of_their_noun(verb: str, noun: str, load
     end = f"D.teardown({verb}) C.teardown({verb}) M.teardown({verb})"
     expected = expanded(start, "M.configure_model", f"D.{loader}_dataloader", hooks, end)
     assert journal.entries == [entry for entry in expected if batch_hooks or "_batch_" not in entry]
+
+
+@pytest.mark.parametrize(("verb", "noun"), [("validate", "validation"), ("test", "test"), ("predict", "predict")])
+def test_the_other_verbs_ask_a_module_that_brings_its_data(verb: str, noun: str, quiet: Quiet) -> None:
+    journal = Journal()
+    getattr(quiet(callbacks=journal.callback()), verb)(journal.module_with_data(val=2))
+    start = PREPARE.replace("(fit)", f"({verb})")
+    asked = f"M.configure_model D.{verb.replace('validate', 'val')}_dataloader"
+    end = f"C.teardown({verb}) M.teardown({verb})"
+    assert journal.entries == of_the_module(expanded(start, asked, validation("0", "1").replace("validation", noun), end))
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_the_metrics_are_printed_where_that_is_asked_for(verb: str, quiet: Quiet, capsys: pytest.CaptureFixture[str]) -> None:
+    module, name = Tiny(), {"validate": "val_loss", "test": "test_loss"}[verb]
+    trainer = quiet()
+    ((one,), (first, second)) = (
+        getattr(trainer, verb)(module, loaders, verbose=True) for loaders in (batches(2), [batches(2), batches(3)])
+    )
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [verb, "metric", "value"] in lines
+    assert [name, f"{one[name]:.4f}"] in lines
+    assert [verb, "metric", *("dataloader", "0"), *("dataloader", "1")] in lines
+    assert [name, *(f"{each[f'{name}/dataloader_idx_{i}']:.4f}" for i, each in enumerate((first, second)))] in lines
+    getattr(trainer, verb)(module, batches(2))
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("verb", "limit"), [("validate", "val"), ("test", "test"), ("predict", "predict")])

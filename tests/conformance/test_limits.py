@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mnist_tuner.trainer import Callback, LambdaCallback, Module, Trainer
+from mnist_tuner.trainer import Callback, LambdaCallback, ModelCheckpoint, Module, Trainer
 from tests.conformance.conftest import Journal, Quiet, Scripted, Tiny, TinyData, batches
 
 STAGES = {"train": "fit", "val": "fit", "validate": "validate", "test": "test", "predict": "predict"}
@@ -238,8 +239,37 @@ def test_a_fit_with_the_same_caps_changes_no_weight(quiet: Quiet) -> None:
     trainer, module = quiet(max_epochs=2), Tiny()
     trainer.fit(module, batches(4), batches(1))
     before = module.kernel
-    trainer.fit(module, batches(4), batches(1))
+    with pytest.warns(UserWarning, match="trains nothing"):
+        trainer.fit(module, batches(4), batches(1))
     np.testing.assert_array_equal(module.kernel, before)
+    assert (trainer.current_epoch, trainer.global_step) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("caps", "named"),
+    [({"max_epochs": 1}, "max_epochs=1"), ({"max_epochs": 3, "max_steps": 2}, "max_steps=2"), ({"max_steps": 2}, "max_steps=2")],
+)
+def test_a_repeated_fit_that_trains_nothing_names_the_cap_and_the_way_out(
+    caps: dict[str, int], named: str, traced: Scripted, quiet: Quiet
+) -> None:
+    trainer = quiet(**{"max_epochs": None, **caps})
+    trainer.fit(traced, batches(4))
+    name = named.partition("=")[0]
+    with pytest.warns(UserWarning, match=rf"^fit\(\) trains nothing: {named} has been reached .*raise trainer\.{name}, or make"):
+        trainer.fit(traced, batches(4))
+
+
+@pytest.mark.parametrize("caps", [{"max_epochs": 0}, {"max_steps": 0}])
+def test_a_first_fit_that_is_to_train_nothing_says_nothing(caps: dict[str, int], traced: Scripted, quiet: Quiet) -> None:
+    trainer = quiet(**caps)
+    trainer.fit(traced, batches(4))  # a warning would be an error
+    assert trainer.global_step == 0
+
+
+def test_a_complete_training_that_is_resumed_says_nothing(tmp_path: Path, traced: Scripted, quiet: Quiet) -> None:
+    quiet(callbacks=ModelCheckpoint(tmp_path), max_epochs=2).fit(traced, batches(4))
+    trainer = quiet(callbacks=ModelCheckpoint(tmp_path), max_epochs=2)
+    trainer.fit(traced, batches(4), ckpt_path="last")
     assert (trainer.current_epoch, trainer.global_step) == (2, 8)
 
 

@@ -110,14 +110,15 @@ def test_module_and_data_hooks_come_in_lightnings_order(digits: Digits, quiet: C
     quiet().fit(both, datamodule=both)
     validation = ["on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end"]
     assert both.calls == [
-        *("configure_callbacks", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers", "on_fit_start"),
+        *("configure_callbacks", "prepare_data", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
+        "on_fit_start",
         *("val_dataloader", *validation, "train_dataloader", "on_train_start", "on_train_epoch_start", *validation),
         *("on_train_epoch_end", "on_train_end", "on_fit_end", "teardown", "teardown"),
     ]
     both.calls.clear()
     quiet().test(both, datamodule=both)
     assert both.calls == [
-        *("configure_callbacks", "prepare_data", "setup", "setup", "test_dataloader"),
+        *("configure_callbacks", "prepare_data", "prepare_data", "setup", "setup", "test_dataloader"),
         *("on_test_start", "on_test_epoch_start", "on_test_epoch_end", "on_test_end", "teardown", "teardown"),
     ]
 
@@ -132,7 +133,7 @@ def test_a_fit_with_nothing_to_do_trains_nothing(
     both = Everything(digits(64))
     quiet(**options, num_sanity_val_steps=0).fit(both, datamodule=both)
     assert both.calls == [
-        *("configure_callbacks", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
+        *("configure_callbacks", "prepare_data", "prepare_data", "setup", "setup", "configure_model", "configure_optimizers"),
         *("on_fit_start", *asked, "on_fit_end", "teardown", "teardown"),
     ]
 
@@ -309,7 +310,8 @@ def test_a_repeated_fit_with_the_same_caps_does_nothing(digits: Digits, quiet: C
     trainer.fit(net, digits(320))
     assert net.model is not None
     before = weights(net.model)
-    trainer.fit(net, digits(320))
+    with pytest.warns(UserWarning, match=r"trains nothing: max_epochs=2 has been reached .* raise trainer\.max_epochs"):
+        trainer.fit(net, digits(320))
     assert trainer.global_step == 20
     for a, b in zip(weights(net.model), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -407,7 +409,7 @@ def test_missing_data_and_other_kinds_of_data_are_refused(quiet: Callable[..., T
     with pytest.raises(ValueError, match="there is no data to test"):
         quiet().test(Net(), datamodule=DataModule())
     with pytest.raises(TypeError, match="pass it as datamodule="):
-        quiet().fit(Net(), DataModule())
+        quiet().fit(Net(), [], DataModule())
     with pytest.raises(TypeError, match="expected an ArrayLoader"):
         quiet().fit(Net(), [1, 2, 3])
 

@@ -62,7 +62,7 @@ class RichProgressBar(Callback):
         if self._columns != list(metrics):
             self._columns = list(metrics)
             self.console.print(self._line("", {name: name for name in metrics}, f"{self.unit}/s", "time"), style="dim")
-        texts = {name: _number(value) for name, value in metrics.items()}
+        texts = {name: number_text(value) for name, value in metrics.items()}
         self.console.print(self._line(self._epoch(trainer), texts, *self._speed(trainer)))
 
     def on_train_end(self, trainer: Trainer, module: Module) -> None:
@@ -99,7 +99,7 @@ class RichProgressBar(Callback):
 
     def _bar(self, trainer: Trainer) -> RenderableType:
         done, total = trainer.progress.batch, trainer.num_training_batches
-        metrics = "  ".join(f"{name} {_number(value)}" for name, value in trainer.progress_bar_metrics.items())
+        metrics = "  ".join(f"{name} {number_text(value)}" for name, value in trainer.progress_bar_metrics.items())
         speed, elapsed = self._speed(trainer)
         state = f"{speed} {self.unit}/s  {elapsed}  {metrics}" if done else "compiling ..." if not trainer.global_step else ""
         row = Table.grid(padding=(0, 2))
@@ -115,7 +115,8 @@ class RichProgressBar(Callback):
         return row
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A metric as it is shown."""
     if value != value or abs(value) >= 1e5 or 0 < abs(value) < 1e-4:
         return f"{value:.3g}"
     return f"{value:.4f}"
