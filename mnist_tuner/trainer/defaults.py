@@ -45,7 +45,8 @@ def callback_list(
         callbacks.insert(0, RichModelSummary())
     if max_time is not None:
         callbacks.append(Timer(max_time))
-    if progress_bar and missing(RichProgressBar):
+    keras_own = any(isinstance(getattr(each, "callback", None), keras.callbacks.ProgbarLogger) for each in callbacks)
+    if progress_bar and missing(RichProgressBar) and not keras_own:
         callbacks.append(RichProgressBar())
     if checkpointing and not fast_dev_run and missing(ModelCheckpoint):
         callbacks.append(ModelCheckpoint())

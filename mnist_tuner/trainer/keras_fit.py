@@ -79,7 +79,7 @@ def fit_keras_model(
         num_sanity_val_steps=0,
         limit_train_batches=1.0 if steps_per_epoch is None else steps_per_epoch,
     )
-    trainer.progress = Progress(epoch=initial_epoch)
+    trainer.progress, trainer.verbose = Progress(epoch=initial_epoch), verbose
     if isinstance(x, DataModule):
         if y is not None or validation_data is not None:
             raise ValueError("a DataModule brings its own labels and validation data: leave out y and validation_data")

@@ -6,6 +6,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,25 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class StepOutput(float):
-    """What on_train_batch_end gets: the loss, which can also be read as ``outputs["loss"]``."""
+    """What on_train_batch_end gets: the loss, which can also be read as ``outputs["loss"]``.
+
+    Args:
+        loss: of the step.
+        log: what the training logs.
+    """
+
+    def __new__(cls, loss: float, log: MetricLog) -> StepOutput:
+        """A float that knows where the logs are."""
+        output = super().__new__(cls, loss)
+        output._log = log
+        return output
+
+    _log: MetricLog
+
+    @cached_property
+    def logs(self) -> dict[str, float]:
+        """The metrics of the epoch so far, in Keras's order; one dict for all of Keras's callbacks, read when one asks."""
+        return dict(sorted(self._log.bare_values().items()))
 
     def keys(self) -> list[str]:
         """Makes it a mapping."""
@@ -67,6 +86,7 @@ def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
     """
     progress, log = trainer.progress, logs_of(module)[RunningStage.TRAINING]
     trainer.rows_in_epoch = 0
+    trainer.epoch_metrics = dict(trainer.callback_metrics) if progress.batch else {}
     call(trainer, "on_train_epoch_start")
     _validate_if_due(trainer, module)  # a resumed training may have been stopped just before
     most = batches_of_epoch(trainer)
@@ -80,11 +100,12 @@ def train_epoch(trainer: Trainer, module: Module, train: Loader) -> None:
     goes_on = complete and not validation_is_extra(trainer)
     if not goes_on:
         trainer.snapshot = log.state(), [logger.state_dict() for logger in trainer.loggers]
-    trainer.callback_metrics |= log.all_values()
+    trainer.measured(log.all_values())
     _validate_if_due(trainer, module, at_end=complete or stopping(trainer))
 
     def log_epoch() -> None:
-        trainer.callback_metrics |= log.all_values()
+        trainer.measured(log.all_values())
+        trainer.epoch_logs = dict(sorted(trainer.epoch_metrics.items()))
         trainer.log_metrics(log.logger_values() | trainer.validation_metrics)
         trainer.validation_metrics = {}
         progress.ended = goes_on
@@ -128,7 +149,7 @@ def _train_stage(trainer: Trainer, module: Module, train: Loader, stage: Stage) 
             profiler.record("compile", compiled_for)
         if hooked:
             with logging_from(module, batch, batch_idx, None):
-                call(trainer, "on_train_batch_end", StepOutput(result.loss), batch, batch_idx)
+                call(trainer, "on_train_batch_end", StepOutput(result.loss, log), batch, batch_idx)
         if result.nonfinite is not None and not (hooked and trainer.should_stop):  # a hook may have ended the training for it
             raise NonFiniteLossError(progress.total_batches, progress.epoch + 1)
         _log_steps(trainer, module, log, steps)
@@ -254,10 +275,10 @@ def evaluate(
                 trainer.interrupt.check()
         if kind is RunningStage.VALIDATING:
             trainer.validation_jit_compiled = loop.jit_compiled
-    trainer.callback_metrics |= log.all_values()
+    trainer.measured(log.all_values())
     call(trainer, f"on_{noun}_epoch_end")
     metrics = log.all_values()  # the hooks may have logged more
-    trainer.callback_metrics |= metrics
+    trainer.measured(metrics)
     module._log = None
     at_epoch_end(log)
     call(trainer, f"on_{noun}_end")

@@ -45,6 +45,8 @@ class TrainerProperties:
         self.should_stop = False
         self.interrupted = False
         self.callback_metrics: dict[str, float] = {}
+        self.epoch_metrics: dict[str, float] = {}
+        self.epoch_logs: dict[str, float] = {}
         self.logged_metrics: dict[str, float] = {}
         self.num_training_batches: float = 0
         # What the verbs and the loops keep here while they run.
@@ -64,6 +66,24 @@ class TrainerProperties:
         self.jit_compiled: bool | None = None
         self.validation_jit_compiled: bool | None = None
         self._sources: Sources | None = None
+
+    def measured(self, metrics: dict[str, float]) -> None:
+        """Takes metrics for the callbacks, as those of the running epoch."""
+        self.callback_metrics |= metrics
+        self.epoch_metrics |= metrics
+
+    def go_to_epoch(self, epoch: int) -> None:
+        """Goes on at the start of an epoch, as a training that came there would."""
+        progress, per_epoch = self.progress, self.num_training_batches
+        skipped = 0 if math.isinf(per_epoch) else (epoch - progress.epoch) * int(per_epoch) - progress.batch
+        batches = max(0, progress.total_batches + skipped)
+        self.progress = Progress(epoch, 0, batches, batches // self.accumulation, validated=True)
+
+    def steps_of(self, stage: RunningStage) -> int | None:
+        """The batches of one pass over the data of a stage; None where nobody knows."""
+        assert self._sources is not None
+        steps = sum(self.limited(stage, loader) for loader in self._sources.loaders(stage))
+        return None if math.isinf(steps) else int(steps)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Gives metrics to the loggers, by default as those of the present step."""

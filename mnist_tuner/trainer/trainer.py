@@ -28,7 +28,7 @@ from mnist_tuner.trainer.metrics_table import metrics_table
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
-from mnist_tuner.trainer.programs import logs_of
+from mnist_tuner.trainer.programs import logs_of, trace_anew_if_changed
 from mnist_tuner.trainer.properties import TrainerProperties
 from mnist_tuner.trainer.resume import (
     capture,
@@ -175,6 +175,7 @@ class Trainer(TrainerProperties):
         self.jit_compile: JitCompile = jit_compile
         self.steps_per_call = steps_per_call
         self.default_root_dir = Path(default_root_dir or Path.cwd())
+        self.verbose: Any = int(enable_progress_bar)
         self.callbacks = callback_list(
             callbacks,
             max_time=max_time,
@@ -330,17 +331,26 @@ class Trainer(TrainerProperties):
             self.val_check_batches = self.limits.batches_between_validations(self.num_training_batches)
             if self.limits.validates_in(self.current_epoch):
                 self.val_loaders()
-        begin(self, module, RunningStage.TRAINING, anew=self.progress.batch == 0)
-        call(self, "on_train_start")
+        begun = self.progress
+        begin(self, module, RunningStage.TRAINING, anew=begun.batch == 0)
+        self._start_training(module)
         first = True
         while not done(self):
-            if not first:
-                begin(self, module, RunningStage.TRAINING)
+            begin(self, module, RunningStage.TRAINING, anew=not first or self.progress is not begun)
             train_epoch(self, module, train)
             if first:
                 warn_if_compiled_otherwise(self.checkpoint, self.jit_compiled)
             first = False
         module._log = None
+
+    def _start_training(self, module: Module) -> None:
+        """on_train_start; what a callback sets there on a Keras model counts, as in Keras's fit, which traces only then."""
+        optimizer = getattr(module.model, "optimizer", None)
+        call(self, "on_train_start")
+        if isinstance(module, KerasModule) and module.model.optimizer is not optimizer:
+            configure_optimizer(self, module)
+            module.model.optimizer.build(module.model.trainable_variables)
+        trace_anew_if_changed(module)
 
     def _evaluate_alone(self, fn: TrainerFn, *arguments: Any, verbose: bool) -> list[dict[str, float]]:
         stage = RunningStage(str(fn))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
-from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, Trainer
+from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, Trainer, fit_keras_model
 from tests.trainer.conftest import Reused, Weights, weights
 
 # Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
@@ -354,16 +357,40 @@ def test_the_logs_hold_kerass_names_and_values(method: str, recorded: Recorded) 
         assert a == pytest.approx(b, abs=1e-5)
 
 
-def test_a_batch_methods_logs_hold_the_loss_of_the_epoch_so_far(recorded: Recorded) -> None:
-    left, right = ([logs["loss"] for name, logs in each.logs if name == "on_train_batch_end"] for each in recorded[EveryBatch])
-    assert len(set(right)) == 6
-    assert left == pytest.approx(right, abs=1e-5)
+@pytest.mark.parametrize(("method", "calls"), [("on_train_batch_end", 6), ("on_test_batch_end", 4)])
+def test_a_batch_methods_logs_hold_every_metric_of_the_pass_so_far(method: str, calls: int, recorded: Recorded) -> None:
+    left, right = ([logs for name, logs in each.logs if name == method] for each in recorded[EveryBatch])
+    assert len({tuple(logs.values()) for logs in right}) == calls
+    for a, b in zip(left, right, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [WholeEpochs, EveryBatch])
+def test_the_names_in_the_logs_come_in_kerass_order(kind: type[Everything], recorded: Recorded) -> None:
+    left, right = ([(name, list(logs)) for name, logs in each.logs] for each in recorded[kind])
+    assert left == right
+    assert ("on_epoch_end", ["accuracy", "loss", "val_accuracy", "val_loss"]) in right
 
 
 def test_the_parameters_say_how_many_epochs_and_steps_there_are(recorded: Recorded) -> None:
     ours, theirs = recorded[WholeEpochs]
     assert ours.params == theirs.params == {"verbose": 0, "epochs": 2, "steps": 3}
     assert isinstance(ours.model, keras.Sequential)
+
+
+def test_the_parameters_of_a_test_say_how_many_steps_it_has(quiet: Quiet) -> None:
+    ours, theirs = WholeEpochs(), WholeEpochs()
+    quiet(callbacks=ours).test(reused("ours")(), ArrayLoader(*VALIDATE))
+    reused("Keras")().model.evaluate(*VALIDATE, callbacks=[theirs], verbose=0)
+    assert ours.params == theirs.params == {"verbose": 0, "epochs": 1, "steps": 2}
+
+
+@pytest.mark.parametrize("verbose", [1, "auto"])
+def test_the_verbosity_is_that_given_to_fit(verbose: Any) -> None:
+    ours, theirs, model = WholeEpochs(), WholeEpochs(), reused("ours")().model
+    fit_keras_model(model, *TRAIN, callbacks=[ours], verbose=verbose)
+    model.fit(*TRAIN, callbacks=[theirs], verbose=verbose)
+    assert ours.params == theirs.params
 
 
 def test_test_and_predict_call_the_methods_that_evaluate_and_predict_call(quiet: Quiet) -> None:
@@ -399,13 +426,22 @@ class Calls(Callback):
         (plateau, [2, 3]),
         (WholeEpochs, [2, 3]),
         (lambda: keras.callbacks.ModelCheckpoint("never.keras", save_best_only=True, initial_value_threshold=-1), [2, 3]),
+        (lambda: keras.callbacks.BackupAndRestore("never"), [2, 3]),
+        (lambda: keras.callbacks.TensorBoard("logs"), [2, 3]),
+        (lambda: keras.callbacks.TensorBoard("logs", update_freq=2), [1, 2, 3]),
         (EveryBatch, [1, 2, 3]),
         (keras.callbacks.TerminateOnNaN, [1, 2, 3]),
         (lambda: keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None), [1, 2, 3]),
     ],
-    ids=["ReduceLROnPlateau", "own", "ModelCheckpoint", "own-batches", "TerminateOnNaN", "LambdaCallback"],
+    ids=[
+        *("ReduceLROnPlateau", "own", "ModelCheckpoint", "BackupAndRestore", "TensorBoard", "TensorBoard-batches"),
+        *("own-batches", "TerminateOnNaN", "LambdaCallback"),
+    ],
 )
-def test_only_batch_methods_make_the_loop_run_a_step_per_call(make: Make, steps: list[int], quiet: Quiet) -> None:
+def test_only_batch_methods_make_the_loop_run_a_step_per_call(
+    make: Make, steps: list[int], quiet: Quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     calls = Calls()
     trainer = quiet(callbacks=[make(), calls], jit_compile=False, steps_per_call=2)
     trainer.fit(reused("ours")(), ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
@@ -453,7 +489,8 @@ def test_callbacks_work_with_a_module_that_keras_never_compiled(tmp_path: Path, 
     rates, history = Rates(), keras.callbacks.History()
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=3, min_delta=0.01, restore_best_weights=True)
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_best_only=True, save_weights_only=True)
-    callbacks = [plateau(), rates, history, stopping, saving, keras.callbacks.CSVLogger(tmp_path / "log.csv")]
+    batches = EveryBatch()
+    callbacks = [plateau(), rates, history, stopping, saving, batches, keras.callbacks.CSVLogger(tmp_path / "log.csv")]
     net = Net()
     quiet(max_epochs=40, callbacks=callbacks, jit_compile=False).fit(net, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
     assert net.model is not None
@@ -462,6 +499,12 @@ def test_callbacks_work_with_a_module_that_keras_never_compiled(tmp_path: Path, 
     assert rates.rates[0] == pytest.approx(0.05)
     assert rates.rates[-1] <= 0.0125
     assert history.history["val_loss"][stopping.best_epoch] == stopping.best
+    assert batches.calls[1:4] == [
+        ("on_epoch_begin", 0, ()),
+        ("on_train_batch_begin", 0, ()),
+        ("on_train_batch_end", 0, ("loss",)),
+    ]
+    assert {call[2] for call in batches.calls if call[0] == "on_test_batch_end"} == {("loss",)}
     assert len(table(tmp_path / "log.csv")) == stopping.stopped_epoch + 1
     losses = history.history["val_loss"]
     best = net.model(VALIDATE[0])
@@ -513,3 +556,341 @@ def test_a_callback_used_for_a_second_fit_begins_afresh_as_in_keras(quiet: Quiet
     for _ in range(2):
         _, trainer = fit_ours(quiet, [stopping], epochs=5)
         assert (trainer.current_epoch, stopping.stopped_epoch) == (2, 1)
+
+
+# What is written by the batch, by the epoch, and by way of the logs.
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("{epoch}-{batch}-{accuracy:.4f}-{loss:.3f}", {"save_freq": 2}),
+        ("{epoch}-{batch}-{accuracy}", {"save_freq": 4}),
+        ("{epoch}-{batch}", {"save_freq": 4, "save_best_only": True, "monitor": "accuracy", "mode": "max"}),
+        ("{epoch}-{val_accuracy:.4f}", {"save_freq": "epoch", "save_best_only": True, "monitor": "val_accuracy"}),
+    ],
+)
+def test_model_checkpoint_saves_the_same_files_in_each_rhythm(
+    name: str, options: dict[str, Any], tmp_path: Path, quiet: Quiet
+) -> None:
+    def saving(folder: str) -> keras.callbacks.ModelCheckpoint:
+        return keras.callbacks.ModelCheckpoint(tmp_path / folder / f"{name}.weights.h5", save_weights_only=True, **options)
+
+    fit_ours(quiet, [saving("ours")], epochs=4)
+    fit_keras([saving("theirs")], epochs=4)
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert len(names) > 1
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
+    left, right = compiled(), compiled()
+    for model in (left, right):
+        model.optimizer.build(model.trainable_variables)
+    for each in (names[0], names[-1]):
+        left.load_weights(tmp_path / "ours" / each)
+        right.load_weights(tmp_path / "theirs" / each)
+        assert_agree(left, right)
+        assert int(left.optimizer.iterations) == int(right.optimizer.iterations)
+
+
+def averaged() -> keras.Model:
+    """A net whose optimizer keeps moving averages of the weights."""
+    model = compiled()
+    model.compile(keras.optimizers.SGD(0.2, use_ema=True, ema_momentum=0.8), model.loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("on_epoch", [False, True])
+def test_averaged_weights_are_swapped_in_and_out_as_in_keras(on_epoch: bool, tmp_path: Path, quiet: Quiet) -> None:
+    def callbacks(folder: str) -> list[keras.callbacks.Callback]:
+        saving = keras.callbacks.ModelCheckpoint(tmp_path / folder / "{epoch}.weights.h5", save_weights_only=True)
+        return [keras.callbacks.SwapEMAWeights(swap_on_epoch=on_epoch), saving, keras.callbacks.History()]
+
+    left, right, ours, theirs = averaged(), averaged(), callbacks("ours"), callbacks("theirs")
+    quiet(max_epochs=3, callbacks=ours, jit_compile=False).fit(left, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    right.fit(*TRAIN, shuffle=False, validation_data=VALIDATE, epochs=3, callbacks=theirs, verbose=0)
+    assert_agree(left, right)
+    assert_same_histories(ours[-1], theirs[-1])
+    for epoch in (1, 2, 3):
+        left.load_weights(tmp_path / "ours" / f"{epoch}.weights.h5")
+        right.load_weights(tmp_path / "theirs" / f"{epoch}.weights.h5")
+        assert_agree(left, right)
+
+
+def assert_same_histories(ours: keras.callbacks.History, theirs: keras.callbacks.History) -> None:
+    """The same epochs, and the same names in the same order with the same values to 1e-5."""
+    assert ours.epoch == theirs.epoch
+    assert list(ours.history) == list(theirs.history)
+    for name, values in theirs.history.items():
+        assert ours.history[name] == pytest.approx(values, abs=1e-5), name
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and values under each tag of TensorBoard's files."""
+    reader = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    reader.Reload()
+    return {
+        tag: [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in reader.Tensors(tag)]
+        for tag in reader.Tags()["tensors"]
+        if tag != "keras"
+    }
+
+
+@pytest.mark.parametrize("update_freq", ["epoch", 2])
+def test_tensorboards_files_hold_the_same_curves(update_freq: Any, tmp_path: Path, quiet: Quiet) -> None:
+    def board(folder: str) -> keras.callbacks.TensorBoard:
+        return keras.callbacks.TensorBoard(tmp_path / folder, update_freq=update_freq, write_graph=False)
+
+    fit_ours(quiet, [board("ours")], epochs=3)
+    fit_keras([board("theirs")], epochs=3)
+    for part in ("train", "validation"):
+        left, right = scalars(tmp_path / "ours" / part), scalars(tmp_path / "theirs" / part)
+        assert left.keys() == right.keys()
+        assert ("batch_accuracy" in right) is (part == "train" and update_freq == 2)
+        for tag, values in right.items():
+            assert [step for step, _ in left[tag]] == [step for step, _ in values]
+            assert [value for _, value in left[tag]] == pytest.approx([value for _, value in values], abs=1e-5), tag
+
+
+def test_kerass_progress_bar_shows_what_it_shows_in_keras_and_ours_stays_away(capsys: pytest.CaptureFixture[str]) -> None:
+    module = reused("ours")()
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=2, callbacks=keras.callbacks.ProgbarLogger(), jit_compile=False, **options)
+    trainer.fit(module, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    ours = capsys.readouterr().out
+    reused("Keras")().model.fit(*TRAIN, shuffle=False, validation_data=VALIDATE, epochs=2, verbose=1)
+    theirs = capsys.readouterr().out
+    times = re.compile(r"\d+m?s(/step)?|\x08|\x1b\[\d*[a-zA-Z]|\r")
+    assert "val_accuracy" in theirs
+    assert times.sub("", ours).split() == times.sub("", theirs).split()
+
+
+class Adds(keras.callbacks.Callback):
+    """Adds something to the logs of the first epoch and of its second batch."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and batch == 1:
+            logs["added"] = 2.0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and epoch == 0:
+            logs["added"] = 1.0
+
+
+def test_what_a_callback_adds_to_the_logs_is_there_for_those_after_it_until_the_next(quiet: Quiet) -> None:
+    def callbacks() -> list[Any]:
+        return [EveryBatch(), Adds(), EveryBatch(), keras.callbacks.History()]
+
+    ours, theirs = callbacks(), callbacks()
+    _, trainer = fit_ours(quiet, ours, epochs=2)
+    fit_keras(theirs, epochs=2)
+    for left, right in zip(ours[:3:2], theirs[:3:2], strict=True):
+        assert left.calls == right.calls
+    assert ours[-1].history["added"] == theirs[-1].history["added"] == [1.0]
+    assert "added" in trainer.callback_metrics  # for callbacks of ours
+
+
+def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(quiet: Quiet) -> None:
+    ours, theirs = keras.callbacks.History(), keras.callbacks.History()
+    fit_ours(quiet, [ours], epochs=5, check_val_every_n_epoch=2)
+    reused("Keras")().model.fit(
+        *TRAIN, shuffle=False, validation_data=VALIDATE, validation_freq=2, epochs=5, callbacks=[theirs], verbose=0
+    )
+    assert len(theirs.history["val_loss"]) == 2
+    assert_same_histories(ours, theirs)
+
+
+# What is set on the model before the first batch.
+
+
+def set_rate(model: keras.Model) -> None:
+    model.optimizer.learning_rate = 0.5
+
+
+def set_weights(model: keras.Model) -> None:
+    model.set_weights([np.full(part.shape, 0.1, np.float32) for part in model.get_weights()])
+
+
+def set_optimizer(model: keras.Model) -> None:
+    model.optimizer = keras.optimizers.SGD(0.3)
+
+
+def freeze(model: keras.Model) -> None:
+    model.layers[0].trainable = False
+
+
+def stop(model: keras.Model) -> None:
+    model.stop_training = True
+
+
+class Sets(keras.callbacks.Callback):
+    """Does something with the model when the training begins, or its first epoch, or its first batch."""
+
+    def __init__(self, change: Callable[[keras.Model], None], when: str) -> None:
+        super().__init__()
+        self.change = change
+        setattr(self, f"on_{when}_begin", getattr(self, f"_{when}"))
+
+    def _train(self, logs: dict[str, Any] | None = None) -> None:
+        self.change(self.model)
+
+    def _epoch(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch == 0:
+            self.change(self.model)
+
+    def _train_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch == 0:
+            self.change(self.model)
+
+
+def two_layers() -> keras.Model:
+    """A net of which a part can be frozen, always with the same weights."""
+    layers = [keras.layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(3)) for units in (5, 3)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:A layer's `trainable` state has changed")
+@pytest.mark.parametrize(
+    ("change", "when"),
+    [
+        *((change, when) for change in (set_rate, set_weights, set_optimizer, freeze) for when in ("train", "epoch")),
+        *((stop, when) for when in ("train", "epoch", "train_batch")),
+    ],
+)
+def test_what_a_callback_sets_on_the_model_counts_as_in_keras(
+    change: Callable[[keras.Model], None], when: str, quiet: Quiet
+) -> None:
+    as_it_was = change not in (set_optimizer, freeze)  # of what else was set nothing is left in a model that is used again
+    ours, theirs = (reused(whose)().model if as_it_was else two_layers() for whose in ("ours", "Keras"))
+    histories = [keras.callbacks.History(), keras.callbacks.History()]
+    left, right = ([Sets(change, when), Rates(), history] for history in histories)
+    quiet(max_epochs=2, callbacks=left, jit_compile=False).fit(ours, ArrayLoader(*TRAIN), ArrayLoader(*VALIDATE))
+    theirs.fit(*TRAIN, shuffle=False, validation_data=VALIDATE, epochs=2, callbacks=right, verbose=0)
+    assert_agree(ours, theirs)
+    assert int(ours.optimizer.iterations) == int(theirs.optimizer.iterations) == (1 if change is stop else 6)
+    assert_same_histories(*histories)
+
+
+def test_what_is_set_when_the_training_begins_counts_for_a_model_that_was_trained_before(quiet: Quiet) -> None:
+    ours, theirs = two_layers(), two_layers()
+    for change in (set_rate, set_weights):
+        quiet(max_epochs=1, callbacks=Sets(change, "train"), jit_compile=False).fit(ours, ArrayLoader(*TRAIN))
+        theirs.fit(*TRAIN, shuffle=False, callbacks=[Sets(change, "train")], verbose=0)
+        assert_agree(ours, theirs)
+    quiet(max_epochs=1, callbacks=Sets(set_optimizer, "train"), jit_compile=False).fit(ours, ArrayLoader(*TRAIN))
+    theirs.compile(keras.optimizers.SGD(0.3), theirs.loss, metrics=["accuracy"])  # without, Keras goes on with the old one
+    theirs.fit(*TRAIN, shuffle=False, verbose=0)
+    assert_agree(ours, theirs)
+    assert int(ours.optimizer.iterations) == 3
+
+
+class Weighs(keras.Model):
+    """Its loss has a factor that is a plain number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.factor = keras.layers.Dense(1, kernel_initializer="ones"), 1.0
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        return self.factor * super().compute_loss(*arguments, **options)
+
+
+def test_a_number_that_is_set_counts_in_the_validation_too(quiet: Quiet) -> None:
+    def double(model: keras.Model) -> None:
+        model.factor *= 2
+
+    histories = [keras.callbacks.History(), keras.callbacks.History()]
+    ours, theirs = Weighs(), Weighs()
+    for model in (ours, theirs):
+        model.compile("sgd", "mse", jit_compile=False)
+    x, y = TRAIN[0], TRAIN[1].astype(np.float32)
+    callbacks = [Sets(double, "train"), histories[0]]
+    quiet(callbacks=callbacks, jit_compile=False).fit(ours, ArrayLoader(x, y), ArrayLoader(x, y))  # with a sanity check
+    theirs.fit(x, y, shuffle=False, validation_data=(x, y), callbacks=[Sets(double, "train"), histories[1]], verbose=0)
+    assert_same_histories(*histories)
+
+
+# Going on where a fit was interrupted.
+
+
+class Interrupts(keras.callbacks.Callback):
+    """Raises at a batch, counted over all epochs."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LookupError("interrupted")
+
+
+Fit = Callable[[list[Any]], keras.callbacks.History]
+
+
+def by_keras(callbacks: list[Any]) -> keras.callbacks.History:
+    model = reused("Keras")().model
+    model._initial_epoch = None  # Keras 3.15 keeps it for all further fits
+    return model.fit(*TRAIN, shuffle=False, epochs=5, callbacks=callbacks, verbose=0)
+
+
+def by_our_fit(callbacks: list[Any]) -> keras.callbacks.History:
+    model = reused("ours")().model
+    return fit_keras_model(model, *TRAIN, shuffle=False, epochs=5, callbacks=callbacks)
+
+
+def by_the_trainer(callbacks: list[Any]) -> keras.callbacks.History:
+    history = keras.callbacks.History()
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
+    trainer = Trainer(max_epochs=5, callbacks=[*callbacks, history], jit_compile=False, **options)
+    trainer.fit(reused("ours")().model, ArrayLoader(*TRAIN))
+    assert (trainer.current_epoch, trainer.global_step) == (5, 15)  # as if it had never been stopped
+    return history
+
+
+def after_an_interruption(fit: Fit, folder: Path, at: int, **options: Any) -> keras.callbacks.History:
+    """The fit of a new model with what a fit that was interrupted at a batch has backed up."""
+    with pytest.raises(LookupError):
+        fit([keras.callbacks.BackupAndRestore(folder, **options), Interrupts(at)])
+    return fit([keras.callbacks.BackupAndRestore(folder, **options)])
+
+
+@pytest.mark.parametrize(
+    ("fit", "at", "options"),
+    [
+        *((fit, 8, options) for fit in (by_our_fit, by_the_trainer) for options in ({}, {"save_freq": 2})),
+        (by_our_fit, 1, {}),
+        (by_our_fit, 6, {"delete_checkpoint": False}),
+        (by_our_fit, 8, {"save_freq": 3, "double_checkpoint": True}),
+    ],
+)
+def test_backup_and_restore_goes_on_at_the_epoch_at_which_keras_goes_on(
+    fit: Fit, at: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    history = after_an_interruption(fit, tmp_path / "ours", at, **options)
+    expected = after_an_interruption(by_keras, tmp_path / "theirs", at, **options)
+    assert_same_histories(history, expected)
+    assert_agree(history.model, expected.model)
+    assert int(history.model.optimizer.iterations) == int(expected.model.optimizer.iterations)
+    assert (tmp_path / "ours").exists() is (tmp_path / "theirs").exists()
+    if not options.get("save_freq"):  # by batches Keras makes those of the epoch again that came before the backup
+        whole = by_keras([])
+        assert_agree(history.model, whole.model)
+        assert history.epoch == whole.epoch[at // 3 :]
+
+
+def test_the_epoch_that_was_restored_counts_for_one_fit(tmp_path: Path) -> None:
+    assert after_an_interruption(by_our_fit, tmp_path, 8).epoch == [2, 3, 4]
+    assert by_our_fit([]).epoch == [0, 1, 2, 3, 4]
+
+
+def test_a_backup_of_the_last_epoch_leaves_nothing_to_train(tmp_path: Path) -> None:
+    first = weights(by_our_fit([keras.callbacks.BackupAndRestore(tmp_path / "kept", delete_checkpoint=False)]).model)
+    second = by_our_fit([keras.callbacks.BackupAndRestore(tmp_path / "kept")])
+    assert second.epoch == []
+    assert_agree(second.model, first)

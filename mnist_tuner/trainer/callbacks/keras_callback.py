@@ -9,19 +9,22 @@ import keras
 import numpy as np
 
 from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.states import TrainerFn
+from mnist_tuner.trainer.module import KerasModule, Module
+from mnist_tuner.trainer.programs import logs_of, loops_of
+from mnist_tuner.trainer.states import RunningStage, TrainerFn
 
 if TYPE_CHECKING:
-    from mnist_tuner.trainer.module import Module
     from mnist_tuner.trainer.trainer import Trainer
 
 
 class KerasCallback(Callback):
     """Makes a `keras.callbacks.Callback` work as in `keras.Model.fit`; the trainer wraps those in ``callbacks=`` by itself.
 
-    Its batch methods are called where it overrides them, and then make the loop run one step per call; they are given the loss
-    as logs. Numbers, texts and arrays among its attributes are kept in checkpoints, so that it goes on when the training is
-    resumed. An epoch that is stopped within ends for it only if one of Keras's callbacks stopped it.
+    Its batch methods are called where it overrides them, and then make the loop run one step per call; they are given the
+    metrics of the epoch so far as logs. Numbers, texts and arrays among its attributes are kept in checkpoints, so that it goes
+    on when the training is resumed. An epoch that is stopped within ends for it only if one of Keras's callbacks stopped it.
+    What on_train_begin sets on the model counts: weights, learning rate, another optimizer, what is trainable, and the epoch
+    to begin with, as `keras.callbacks.BackupAndRestore` sets it.
 
     Args:
         callback: Keras's.
@@ -32,11 +35,10 @@ class KerasCallback(Callback):
     def __init__(self, callback: keras.callbacks.Callback) -> None:
         self.callback = callback
         self._loaded: dict[str, Any] = {}
+        self._idle_in_batches = _idle_in_batches(callback)
         if self._overrides("on_train_batch_begin", "on_batch_begin"):
             self.on_train_batch_start = self._train_batch_start  # type: ignore[method-assign]
-        # Keras's ModelCheckpoint overrides it, but does nothing there where it saves by epochs.
-        by_epochs = getattr(callback, "save_freq", None) == "epoch"
-        if self._overrides("on_train_batch_end", "on_batch_end") and not by_epochs:
+        if self._overrides("on_train_batch_end", "on_batch_end"):
             self.on_train_batch_end = self._train_batch_end  # type: ignore[method-assign]
         for noun, name in (("validation", "test"), ("test", "test"), ("predict", "predict")):
             if self._overrides(f"on_{name}_batch_begin"):
@@ -67,34 +69,48 @@ class KerasCallback(Callback):
         assert model is not None
         if not model.compiled:  # as the callbacks find it in a compiled one
             model.optimizer = module.optimizer
+        model.stop_training, model._initial_epoch = False, None  # for all of Keras's callbacks, before the first begins
+        self.every_n_train_steps = None
         self.callback.set_model(model)
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         """on_train_begin."""
-        assert module.model is not None
-        module.model.stop_training = False
-        steps = trainer.num_training_batches
-        epochs = trainer.max_epochs
-        self.callback.set_params({"verbose": 0, "epochs": epochs, "steps": int(steps) if steps < float("inf") else None})
+        model = module.model
+        assert model is not None
+        steps = trainer.steps_of(RunningStage.TRAINING)
+        self.callback.set_params({"verbose": trainer.verbose, "epochs": trainer.max_epochs, "steps": steps})
+        before = _constants(model)
         self.callback.on_train_begin({})
         vars(self.callback).update(self._loaded)
         self._loaded = {}
+        # In Keras nothing has been traced before; here the sanity check may have been, with what was there.
+        if _constants(model) != before and not any(key[0] is RunningStage.TRAINING for key in loops_of(module)):
+            loops_of(module).clear()
+        if model._initial_epoch:  # by this name Keras 3.15's fit asks its callbacks where to begin
+            trainer.go_to_epoch(model._initial_epoch)
+            model._initial_epoch = None
+        self._obey_after_a_step(module)
 
     def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
         """on_epoch_begin."""
         self.callback.on_epoch_begin(trainer.current_epoch, {})
+        self._obey_after_a_step(module)
+
+    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+        """Looks whether to stop."""
         self._obey(trainer, module)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
         """on_epoch_end with Keras's logs."""
         if trainer.progress.ended or module.model.stop_training:  # type: ignore[union-attr]
             # Keras hands one dict down its callbacks, and some add to it.
-            self.callback.on_epoch_end(trainer.current_epoch, trainer.callback_metrics)
+            self.callback.on_epoch_end(trainer.current_epoch, trainer.epoch_logs)
+            trainer.callback_metrics |= trainer.epoch_logs
             self._obey(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: Module) -> None:
-        """on_train_end."""
-        self.callback.on_train_end(dict(trainer.callback_metrics))
+        """on_train_end with the logs of the last epoch."""
+        self.callback.on_train_end(dict(sorted(trainer.epoch_metrics.items())))
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
         """on_test_begin."""
@@ -103,7 +119,7 @@ class KerasCallback(Callback):
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
         """on_test_end."""
         if not trainer.sanity_checking:
-            self.callback.on_test_end(self._logs(trainer, "val_"))
+            self.callback.on_test_end(self._evaluation_logs(trainer, module))
 
     def on_test_start(self, trainer: Trainer, module: Module) -> None:
         """on_test_begin."""
@@ -111,7 +127,7 @@ class KerasCallback(Callback):
 
     def on_test_end(self, trainer: Trainer, module: Module) -> None:
         """on_test_end."""
-        self.callback.on_test_end(self._logs(trainer, "test_"))
+        self.callback.on_test_end(self._evaluation_logs(trainer, module))
 
     def on_predict_start(self, trainer: Trainer, module: Module) -> None:
         """on_predict_begin."""
@@ -122,8 +138,10 @@ class KerasCallback(Callback):
         self.callback.on_predict_end({})
 
     def _begin(self, trainer: Trainer, module: Module, name: str) -> None:
-        if trainer.state.fn is not TrainerFn.FITTING:
+        stage = trainer.state.stage
+        if trainer.state.fn is not TrainerFn.FITTING and stage is not None:
             self.callback.set_model(module.model)
+            self.callback.set_params({"verbose": trainer.verbose, "epochs": 1, "steps": trainer.steps_of(stage)})
         if not trainer.sanity_checking:
             getattr(self.callback, f"on_{name}_begin")({})
 
@@ -131,7 +149,10 @@ class KerasCallback(Callback):
         self.callback.on_train_batch_begin(batch_idx, {})
 
     def _train_batch_end(self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.callback.on_train_batch_end(batch_idx, dict(outputs))
+        logs = outputs.logs
+        if not isinstance(module, KerasModule):  # whose loss may not be logged
+            logs.setdefault("loss", float(outputs))
+        self.callback.on_train_batch_end(batch_idx, logs)
         self._obey(trainer, module)
 
     def _test_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -142,8 +163,7 @@ class KerasCallback(Callback):
         self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if not trainer.sanity_checking:
-            prefix = "val_" if trainer.state.fn is not TrainerFn.TESTING else "test_"
-            self.callback.on_test_batch_end(batch_idx, self._logs(trainer, prefix))
+            self.callback.on_test_batch_end(batch_idx, self._evaluation_logs(trainer, module))
 
     def _predict_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.callback.on_predict_batch_begin(batch_idx, {})
@@ -153,18 +173,45 @@ class KerasCallback(Callback):
     ) -> None:
         self.callback.on_predict_batch_end(batch_idx, {"outputs": outputs})
 
-    def _logs(self, trainer: Trainer, prefix: str) -> dict[str, float]:
-        """The evaluation's metrics under Keras's names."""
-        metrics = trainer.callback_metrics | trainer.evaluation_metrics
-        return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+    def _evaluation_logs(self, trainer: Trainer, module: Module) -> dict[str, float]:
+        """The evaluation's metrics so far, under Keras's names."""
+        testing = trainer.state.fn is TrainerFn.TESTING
+        values = logs_of(module)[RunningStage.TESTING if testing else RunningStage.VALIDATING].bare_values()
+        prefix = "test_" if testing else "val_"
+        return dict(sorted((name.removeprefix(prefix), value) for name, value in values.items()))
 
     def _obey(self, trainer: Trainer, module: Module) -> None:
         if getattr(module.model, "stop_training", False):
             trainer.should_stop = True
 
+    def _obey_after_a_step(self, module: Module) -> None:
+        """Keras looks at stop_training after each batch: what is set before the epoch's first stops after that one."""
+        if getattr(module.model, "stop_training", False):
+            self.every_n_train_steps = 1
+
     def _overrides(self, *methods: str) -> bool:
-        base = keras.callbacks.Callback
-        return any(getattr(getattr(self.callback, name), "__func__", None) is not getattr(base, name) for name in methods)
+        for name in methods:
+            function = getattr(getattr(self.callback, name), "__func__", None)  # none is one that LambdaCallback was given
+            own = function is not None and function.__module__.startswith("keras.")
+            if function is not getattr(keras.callbacks.Callback, name) and not (own and self._idle_in_batches):
+                return True
+        return False
+
+
+def _idle_in_batches(callback: keras.callbacks.Callback) -> bool:
+    """Whether it is one of Keras's own that override batch methods, but do nothing there as they are set."""
+    if isinstance(callback, keras.callbacks.TensorBoard):
+        return callback.update_freq == "epoch" and not (callback.write_steps_per_second or callback._should_trace)
+    return getattr(callback, "save_freq", None) == "epoch"  # ModelCheckpoint, BackupAndRestore
+
+
+def _constants(model: keras.Model) -> dict[str, Any]:
+    """The plain values among a model's attributes, which the traced steps hold as constants."""
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if isinstance(value, (bool, int, float, str)) and name[0] != "_" and name != "stop_training"
+    }
 
 
 def _kept(value: Any) -> bool:
