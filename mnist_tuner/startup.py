@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import os
@@ -14,12 +15,15 @@ import platform
 import stat
 import sys
 import tempfile
+import threading
 import time
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mnist_tuner.errors import InputError
 
@@ -53,11 +57,13 @@ def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> fl
         flags, flag = os.environ.get("TF_XLA_FLAGS", ""), f"--tf_xla_persistent_cache_directory={cache}"
         if flag not in flags.split():
             os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
-    with _no_garbage_collection(), _held_back("sklearn", "matplotlib"), _silenced():
+    with _no_garbage_collection(), _held_back("sklearn", "matplotlib", "IPython"), _silenced():
         # In keras.json the backend may be another one, too.
         os.environ["KERAS_BACKEND"] = "tensorflow"
+        # Forked workers ask for tf.compat after each trial (keras.backend.clear_session does): better loaded once for all.
+        with _deferred() if woken else nullcontext():
+            import tensorflow as tf
         import keras
-        import tensorflow as tf
 
         with suppress(RuntimeError):  # it has begun to compute, as in a notebook's second cell: its threads stay as they are
             tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -155,8 +161,8 @@ class _Absent(importlib.abc.MetaPathFinder):
 def _held_back(*names: str) -> Iterator[None]:
     """Keeps optional packages out while Keras loads, and lets them in afterwards.
 
-    Where they are installed, Keras 3.15 imports them at once (keras/src/wrappers, keras/src/visualization), for two to
-    three seconds, and works as well without.
+    Where they are installed, Keras 3.15 imports them at once (keras/src/wrappers, keras/src/visualization, the editor of its
+    files for notebooks), for two to three seconds, and works as well without.
     """
     finder = _Absent([name for name in names if name not in sys.modules])
     sys.meta_path.insert(0, finder)
@@ -164,6 +170,102 @@ def _held_back(*names: str) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+_RNN_CELLS = "tensorflow.python.keras.layers.rnn_cell_wrapper_v2"
+_DECAYS = "tensorflow.python.training.learning_rate_decay"
+_DEFERRED: dict[str, dict[str, str]] = {
+    "tensorflow": {name: f"tensorflow._api.v2.{name}" for name in ("compat", "feature_column", "lite", "test", "tpu")},
+    "tensorflow._api.v2.__internal__": {name: f"tensorflow._api.v2.__internal__.{name}" for name in ("feature_column", "test")},
+    "tensorflow._api.v2.__internal__.distribute": {
+        name: f"tensorflow._api.v2.__internal__.distribute.{name}" for name in ("combinations", "multi_process_runner")
+    },
+    "tensorflow._api.v2.nn": {
+        f"RNNCell{name}Wrapper": f"{_RNN_CELLS}:{name}Wrapper" for name in ("Device", "Dropout", "Residual")
+    },
+    "tensorflow.python.training.training": {
+        name: f"{_DECAYS}:{name}"
+        for name in (
+            *("cosine_decay", "cosine_decay_restarts", "exponential_decay", "inverse_time_decay", "linear_cosine_decay"),
+            *("learning_rate_decay", "natural_exp_decay", "noisy_linear_cosine_decay", "piecewise_constant", "polynomial_decay"),
+        )
+    },
+}
+"""What nobody asks for, and a seventh of TensorFlow's import: which module's names stand for which modules, or things in them.
+
+Behind these few names are TensorFlow 1's interface and the Keras of its time (tensorflow.python.keras), with scipy.
+"""
+
+
+_one_at_a_time = threading.RLock()
+
+
+class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives empty modules in the place of others."""
+
+    def __init__(self) -> None:
+        homes = [home.partition(":") for names in _DEFERRED.values() for home in names.values()]
+        self.contents = {home: [name for other, _, name in homes if other == home and name] for home, _, _ in homes}
+        self.contents |= {"tensorflow.python.keras": [], "tensorflow.python.keras.layers": []}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name in self.contents else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        vars(module).update(dict.fromkeys(self.contents[module.__name__]))
+
+
+@contextmanager
+def _deferred() -> Iterator[None]:
+    """Has TensorFlow import what few ask for when somebody does, as a module's `__getattr__`; nothing else is changed.
+
+    Not by importlib.util.LazyLoader: before Python 3.12 it is not thread-safe, and whoever looks through sys.modules, as
+    `inspect` does, would load everything. Only the release that this was tried with is changed.
+    """
+    if "tensorflow" in sys.modules or not version("tensorflow").startswith("2.21."):
+        yield
+        return
+    stubs = _Stubs()
+    sys.meta_path.insert(0, stubs)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(stubs)
+        for name in stubs.contents:
+            parent, _, child = name.rpartition(".")
+            if sys.modules.pop(name, None) is not None and parent in sys.modules:
+                vars(sys.modules[parent]).pop(child, None)
+    importlib.import_module("tensorflow.lite")  # another one, and empty; imported later, it would take tf.lite's place
+    for name, homes in _DEFERRED.items():
+        module = sys.modules[name]
+        for attribute in homes:
+            vars(module).pop(attribute, None)
+        vars(module)["__getattr__"] = partial(_let_in, module)
+    _let_in_old_optimizers()
+
+
+def _let_in(module: types.ModuleType, name: str) -> Any:
+    """A module's attribute that was deferred."""
+    home, _, attribute = _DEFERRED[module.__name__].get(name, "").partition(":")
+    if not home:
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name, obj=module)
+    with _one_at_a_time:  # these modules import each other: two threads would find each other's half-made
+        found: Any = importlib.import_module(home)
+        setattr(module, name, getattr(found, attribute) if attribute else found)
+    return getattr(module, name)
+
+
+def _let_in_old_optimizers() -> None:
+    """A SavedModel of old may hold an optimizer of old: its module, once imported, takes the place of this registration."""
+    from tensorflow.python.saved_model.revived_types import VersionedTypeRegistration, register_revived_type
+
+    def make(_: object) -> Any:
+        return importlib.import_module("tensorflow.python.keras.optimizer_v2.optimizer_v2").RestoredOptimizer()
+
+    versions = VersionedTypeRegistration(make, 1, 1, 1, setter=lambda optimizer, *value: optimizer._set_hyper(*value))
+    register_revived_type("tf_deprecated_optimizer", lambda _: False, [versions])
 
 
 @contextmanager

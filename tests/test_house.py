@@ -122,11 +122,11 @@ except ImportError as error:
     assert "KERAS_BACKEND is 'jax': unset it" in python(program, KERAS_BACKEND="jax")
 
 
-LOADED = "import sys; print(sorted({'sklearn', 'matplotlib'} & set(sys.modules)))"
+LOADED = "import sys; print(sorted({'sklearn', 'matplotlib', 'IPython'} & set(sys.modules)))"
 
 
 def test_the_commands_keep_optional_packages_out_while_keras_loads(tmp_path: Path) -> None:
-    for name in ("sklearn", "matplotlib"):
+    for name in ("sklearn", "matplotlib", "IPython"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
     path = str(tmp_path)
@@ -134,4 +134,5 @@ def test_the_commands_keep_optional_packages_out_while_keras_loads(tmp_path: Pat
     assert python(f"import keras; {LOADED}", PYTHONPATH=path) != "[]\n"
     start = "from mnist_tuner.startup import load_tensorflow; load_tensorflow(1)"
     assert python(f"{start}; {LOADED}", PYTHONPATH=path) == "[]\n"
-    assert python(f"{start}; import sklearn, matplotlib; {LOADED}", PYTHONPATH=path) == "['matplotlib', 'sklearn']\n"
+    let_in = python(f"{start}; import sklearn, matplotlib, IPython; {LOADED}", PYTHONPATH=path)
+    assert let_in == "['IPython', 'matplotlib', 'sklearn']\n"

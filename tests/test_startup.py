@@ -1,0 +1,158 @@
+"""Loading TensorFlow in a process of our own: what nobody asks for waits until somebody does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.commands import python
+
+DEFERRED = """
+import sys
+held = ["tensorflow._api.v2." + name for name in ("compat", "feature_column", "lite", "test", "tpu")]
+held += ["tensorflow.lite.python", "tensorflow.python.feature_column", "tensorflow.python.keras", "scipy"]
+def loaded():
+    return [name for name in held if name in sys.modules]
+"""
+
+
+def test_a_training_does_not_load_what_it_does_not_ask_for_and_reads_the_same(tmp_path: Path, small_dataset_folder: Path) -> None:
+    arguments = ["train", "--data", str(small_dataset_folder), "--epochs", "2", "--val-fraction", "0.2", "--quiet"]
+    program = f"""
+{DEFERRED}
+from mnist_tuner.cli import app
+app([*{arguments}, "--output", sys.argv[1] if sys.argv[1:] else OUTPUT], standalone_mode=False)
+print(loaded())
+"""
+    ours = python(program.replace("OUTPUT", repr(str(tmp_path / "ours"))))
+    assert ours.splitlines()[-1] == "[]"
+    plain = python("import tensorflow\n" + program.replace("OUTPUT", repr(str(tmp_path / "plain"))))
+    assert "scipy" in plain.splitlines()[-1]  # otherwise this test would show nothing
+    for name in ("test_predictions.npz", "metrics.csv"):
+        one, other = (next((tmp_path / which).glob(f"*/{name}")).read_bytes() for which in ("ours", "plain"))
+        assert one == other, name
+
+
+LET_IN = """
+import threading
+from pathlib import Path
+from mnist_tuner.startup import load_tensorflow
+load_tensorflow(1)
+import keras, numpy as np, tensorflow as tf
+assert loaded() == []
+
+# From threads, all at once.
+start, found = threading.Barrier(6), {}
+def ask(name, reach):
+    start.wait()
+    try:
+        found[name] = reach()
+    except BaseException as error:
+        found[name] = error
+asked = {
+    "compat": lambda: tf.compat.v1.placeholder_with_default([1.0], [1]).numpy().tolist(),
+    "lite": lambda: tf.lite.Optimize.DEFAULT.name,
+    "column": lambda: tf.feature_column.numeric_column("width").key,
+    "tpu": lambda: tf.tpu.XLAOptions().use_spmd_for_xla_partitioning,
+    "test": lambda: issubclass(tf.test.TestCase, object),
+    "cell": lambda: tf.nn.RNNCellDropoutWrapper.__name__,
+}
+threads = [threading.Thread(target=ask, args=each) for each in asked.items()]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+import tensorflow.compat.v1 as v1
+from tensorflow.python.keras.layers import Dense
+assert v1.nn.relu is tf.compat.v1.nn.relu and tf.__internal__.feature_column and issubclass(tf.nn.RNNCellDeviceWrapper, object)
+print(json.dumps({name: str(value) for name, value in sorted(found.items())}))
+"""
+
+
+def test_what_is_asked_for_is_let_in_also_by_threads_at_once() -> None:
+    found = json.loads(python(f"import json\n{DEFERRED}{LET_IN}"))
+    assert found == {
+        "cell": "DropoutWrapper",
+        "column": "width",
+        "compat": "[1.0]",
+        "lite": "DEFAULT",
+        "test": "True",
+        "tpu": "True",
+    }
+
+
+USED = """
+from pathlib import Path
+from mnist_tuner.startup import load_tensorflow
+load_tensorflow(1)
+import keras, numpy as np, tensorflow as tf
+from mnist_tuner import Trainer
+from mnist_tuner.runner import export
+
+# A model of one's own, in whose traced step the old interface is asked for.
+keras.utils.set_random_seed(0)
+images = np.arange(4 * 35, dtype=np.uint8).reshape(4, 7, 5)
+model = keras.Sequential([keras.Input((7, 5)), keras.layers.Flatten(), keras.layers.Dense(3)])
+class Own(keras.Model):
+    def call(self, x):
+        assert isinstance(tf.nn.RNNCellResidualWrapper, type)
+        return tf.compat.v1.nn.relu(model(x))
+own = Own()
+own.compile(loss="mse")
+assert loaded() == []
+Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(
+    own, [(tf.constant(images, tf.float32) / 255, tf.zeros((4, 3)))]
+)
+assert "tensorflow.python.keras" in loaded()
+keras.backend.clear_session()
+
+# Weights in HDF5, and each format of export.
+outputs = model(images / 255).numpy()
+model.save_weights("own.weights.h5")
+model.set_weights([0 * value for value in model.get_weights()])
+model.load_weights("own.weights.h5")
+assert (model(images / 255).numpy() == outputs).all()
+model.save("own.keras")
+wanted = np.asarray(keras.ops.softmax(outputs))
+for kind in ("savedmodel", "onnx", "litert"):
+    export(Path("own.keras"), kind=kind, output=Path(kind), quiet=True)
+interpreter = tf.lite.Interpreter("litert")
+interpreter.resize_tensor_input(0, images.shape)
+interpreter.allocate_tensors()
+interpreter.set_tensor(0, images)
+interpreter.invoke()
+saved = tf.saved_model.load("savedmodel")
+for read in saved.serve(images), interpreter.get_tensor(interpreter.get_output_details()[0]["index"]):
+    assert np.allclose(read, wanted, atol=1e-6), (read, wanted)
+try:
+    tf.no_such_thing
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_the_old_interface_in_a_traced_step_and_each_format_of_export_work(tmp_path: Path) -> None:
+    said = python(f"import os\nos.chdir({str(tmp_path)!r})\n{DEFERRED}{USED}")
+    assert said.splitlines()[-1] == "module 'tensorflow' has no attribute 'no_such_thing'"
+
+
+OLD_MODEL = """
+import tensorflow as tf
+from tensorflow.python.keras.optimizer_v2.adam import Adam
+module = tf.Module()
+module.weight, module.optimizer = tf.Variable([1.0, 2.0]), Adam(0.5)
+module.optimizer.apply_gradients([(tf.constant([1.0, 1.0]), module.weight)])
+tf.saved_model.save(module, PATH)
+"""
+
+
+def test_a_saved_model_of_old_is_read_with_its_optimizer(tmp_path: Path) -> None:
+    python(OLD_MODEL.replace("PATH", repr(str(tmp_path / "old"))))
+    program = f"""
+{DEFERRED}
+from mnist_tuner.startup import load_tensorflow
+load_tensorflow(1)
+import tensorflow as tf
+assert loaded() == []
+module = tf.saved_model.load({str(tmp_path / "old")!r})
+print(module.weight.numpy().round(4).tolist(), module.optimizer.get_slot_names())
+"""
+    assert python(program) == "[0.5, 1.5] ['m', 'v']\n"
