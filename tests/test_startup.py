@@ -1,4 +1,4 @@
-"""Loading TensorFlow in a process of our own: what nobody asks for waits until somebody does."""
+"""Loading TensorFlow and matplotlib in a process of our own: what nobody asks for waits until somebody does."""
 
 from __future__ import annotations
 
@@ -156,3 +156,28 @@ module = tf.saved_model.load({str(tmp_path / "old")!r})
 print(module.weight.numpy().round(4).tolist(), module.optimizer.get_slot_names())
 """
     assert python(program) == "[0.5, 1.5] ['m', 'v']\n"
+
+
+DRAWN = """
+import hashlib
+from mnist_tuner.runner import page
+page.load_drawing()
+page._loading.join()
+from matplotlib.artist import Artist, kwdoc
+from matplotlib.lines import Line2D
+from mnist_tuner.reports.drawing import Drawing, INK, key, sheet, style
+class Own(Line2D):
+    def set_own(self, own): pass
+with style():
+    figure, (axes,) = sheet("0", [40], [key("0", INK)])
+    axes.add_line(Own([0, 1], [0, 1])).set(color=INK)
+drawing = Drawing("line", "", "", figure)
+print(hashlib.sha256(drawing.png + drawing.svg.encode()).hexdigest())
+print("alpha" in kwdoc(Artist), "alpha" in (Line2D.set.__doc__ or ""))
+"""
+
+
+def test_figures_are_the_same_without_the_docstrings_that_matplotlib_composes() -> None:
+    ours, plain = python(DRAWN).split(), python("import matplotlib.figure\n" + DRAWN).split()
+    assert ours[0] == plain[0]
+    assert (ours[1:], plain[1:]) == (["True", "False"], ["True", "True"])

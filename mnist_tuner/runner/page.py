@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +36,36 @@ def load_drawing() -> None:
 
 def _import() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has to say when it makes its list of fonts
-    from mnist_tuner.reports import drawing, html
+    with _undocumented():
+        from mnist_tuner.reports import drawing, html
 
     html.warm_up()
     drawing.warm_up()
+
+
+@contextmanager
+def _undocumented() -> Iterator[None]:
+    """Leaves out the docstrings that matplotlib (3.10) composes for its artists: nearly half of its import.
+
+    In a notebook, or where it has been imported before, somebody may read them.
+    """
+    if "IPython" in sys.modules or "matplotlib" in sys.modules:
+        yield
+        return
+    from matplotlib import artist
+
+    compose, describe = "_update_set_signature_and_docstring", artist.kwdoc
+    composing = vars(artist.Artist).get(compose)
+    if composing is None:
+        yield
+        return
+    setattr(artist.Artist, compose, classmethod(lambda cls: None))
+    artist.kwdoc = lambda artist: ""
+    try:
+        yield
+    finally:
+        setattr(artist.Artist, compose, composing)
+        artist.kwdoc = describe
 
 
 def write_page(
