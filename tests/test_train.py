@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from mnist_tuner import load_dataset
-from mnist_tuner.trainer import KerasModule, read_checkpoint
+from mnist_tuner.config import TrainConfig
+from mnist_tuner.runner.trainings import build, data_module, judge, judging_module
+from mnist_tuner.trainer import KerasModule, Trainer, read_checkpoint
 from tests.called import called
 from tests.commands import mnist_tuner, on_a_terminal
 
@@ -109,6 +111,21 @@ def test_the_predictions_the_model_and_the_checkpoint_tell_the_same(baseline: Ru
     np.testing.assert_array_equal(restored.predict(x, verbose=0).argmax(axis=1), kept["predicted"])
     assert (checkpoint.header.epoch, checkpoint.header.global_step, checkpoint.header.epoch_complete) == (4, 9375, True)
     assert int(restored.optimizer.iterations) == 9375
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_one_pass_judges_as_test_and_predict_do_to_the_bit(precision: str, small_dataset_folder: Path) -> None:
+    config = TrainConfig(hidden=(6, 5), batch_size=8, data=small_dataset_folder, precision=precision)
+    dataset = load_dataset(config.data)
+    data, model = data_module(config, dataset), build(config, dataset)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    module = judging_module(model)
+    for _ in range(2):  # what was counted before does not count
+        predicted, probabilities, loss = judge(trainer, module, data)
+    assert loss == trainer.test(KerasModule(model), datamodule=data)[0]["test_loss"]
+    own = np.concatenate(trainer.predict(KerasModule(model), datamodule=data))
+    np.testing.assert_array_equal(predicted, own.argmax(axis=1))
+    assert probabilities.shape == (30, 3)
 
 
 def test_the_report_says_what_the_document_says(baseline: Run) -> None:

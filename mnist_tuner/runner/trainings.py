@@ -154,7 +154,7 @@ def mean_loss(trainings: Sequence[Judged]) -> float | None:
 
 
 def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float]:
-    """Measures a model on the test images.
+    """Measures a model on the test images, in one pass: `Trainer.test` and `predict` after each other trace two graphs.
 
     Args:
         trainer: which has trained it.
@@ -166,10 +166,9 @@ def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDA
     """
     import numpy as np
 
-    loss = trainer.test(module, datamodule=data)[0]["test_loss"]
     outputs = trainer.predict(module, datamodule=data)
     own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    return own.argmax(axis=1).astype(np.uint8), probabilities, loss
+    return own.argmax(axis=1).astype(np.uint8), probabilities, float(module.model.get_metrics_result()["loss"])
 
 
 def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
@@ -201,12 +200,13 @@ def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
 
 
 def judging_module(model: keras.Model) -> Any:
-    """A module that predicts with the probabilities beside the model's own outputs."""
+    """A module that predicts with the probabilities beside the model's own outputs, and counts the loss as Keras's test does."""
     from mnist_tuner.models import class_probabilities
     from mnist_tuner.trainer import KerasModule
 
     class Judge(KerasModule):
         def predict_step(self, batch: Any, batch_idx: Any, dataloader_idx: int = 0) -> Any:
+            self.model.test_step(batch)
             return class_probabilities(self.model, batch[0])
 
     return Judge(model)
