@@ -327,17 +327,18 @@ class _Search:
         self.seconds["final_s"] = time.perf_counter() - started
 
     def finish(self, result_console: Console | None) -> None:
-        """Reports; the report is kept with the run."""
+        """Reports; what is kept with the run is written when it stands on the screen. Only then is the search finished."""
         self._take_time()
-        self.report = replace(self.report, status="finished")
-        atomic_write(self.folder / "report.txt", as_text([*heading(self.report), *result(self.report)], width=100))
-        self.folder.write_manifest(self.report.to_dict())
-        for part in result(self.report):
+        report = replace(self.report, status="finished")
+        for part in result(report):
             self.console.print(part)
         self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
-            result_console.print(result_line(self.report), soft_wrap=True)
-        keep_page(self.report, self.mistakes, self.config.command)
+            result_console.print(result_line(report), soft_wrap=True)
+        atomic_write(self.folder / "report.txt", as_text([*heading(report), *result(report)], width=100))
+        keep_page(report, self.mistakes, self.config.command)
+        self.folder.write_manifest(report.to_dict())
+        self.report = report
 
     def _take_time(self) -> None:
         timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
@@ -354,7 +355,7 @@ class _Search:
             if not Study.summaries(self.folder / "study", OBJECTIVE):
                 self.folder.discard()
                 return
-        if self.report.status == "finished":  # all is written, the report was just being printed
+        if self.report.status == "finished":  # all is written
             return
         interrupted = isinstance(error, KeyboardInterrupt)
         if len(self.report.trials) < len(kept := Study.summaries(self.folder / "study", OBJECTIVE)):

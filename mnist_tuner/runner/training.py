@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from mnist_tuner.config import TrainConfig
@@ -313,7 +313,7 @@ class Run:
         save_predictions(self.folder, labels=labels, **arrays, mistakes=self.mistakes)
 
     def finish(self, result_console: Console | None) -> None:
-        """Reports; the report is kept with the run."""
+        """Reports; what is kept with the run is written when it stands on the screen. Only then is the run finished."""
         seconds = self.seconds
         timing = Timing(
             import_s=seconds["import_s"],
@@ -326,18 +326,17 @@ class Run:
         known = (self.before.get("seeds") or {}).get("count")
         if self.before.get("status") == "finished" and known == self.config.seeds:
             timing = Timing(**self.before["timing"])  # it is only being reported again
-        self.report = replace(self.report, status="finished", timing=timing)
-        atomic_write(self.folder / "report.txt", as_text([*rendering.heading(self.report), *self._result(epochs=True)]))
-        self.folder.write_manifest(self.report.to_dict())
-        for part in self._result(epochs=False):
+        report = replace(self.report, status="finished", timing=timing)
+        for part in rendering.result(report, self.mistakes, epochs=False):
             self.console.print(part)
         self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
         if result_console is not None:
-            result_console.print(rendering.accuracy_line(self.report), soft_wrap=True)
-        keep_page(self.report, self.mistakes, self.config.command)
-
-    def _result(self, epochs: bool) -> list[RenderableType]:
-        return rendering.result(self.report, self.mistakes, epochs=epochs)
+            result_console.print(rendering.accuracy_line(report), soft_wrap=True)
+        whole = [*rendering.heading(report), *rendering.result(report, self.mistakes, epochs=True)]
+        atomic_write(self.folder / "report.txt", as_text(whole))
+        keep_page(report, self.mistakes, self.config.command)
+        self.folder.write_manifest(report.to_dict())
+        self.report = report
 
     def give_up(self, error: BaseException, console: Console) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
@@ -347,7 +346,7 @@ class Run:
             else:
                 self.folder.discard()
             return
-        if self.report.status == "finished":  # all is written, the report was just being printed
+        if self.report.status == "finished":  # all is written
             return
         interrupted = isinstance(error, KeyboardInterrupt)
         epochs = tuple(self.history.epochs) if self.history else ()

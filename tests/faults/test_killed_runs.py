@@ -26,7 +26,7 @@ def training(folder: Path, data: Path) -> list[str]:
     return ["train", *map(str, options)]
 
 
-def killed_after(lines: int, command: list[str], number: signal.Signals = signal.SIGKILL) -> int:
+def killed_after(lines: int, command: list[str], number: signal.Signals = signal.SIGKILL, said: bytes = b"Epoch ") -> int:
     """Starts a command and kills it when it has said that so many epochs are done; returns its exit code."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "mnist_tuner", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
@@ -34,8 +34,8 @@ def killed_after(lines: int, command: list[str], number: signal.Signals = signal
     assert process.stdout is not None
     seen = 0
     for line in process.stdout:
-        seen += line.startswith(b"Epoch ")
-        if line.startswith(b"Epoch " if lines else b"Net") and seen == lines:
+        seen += line.startswith(said)
+        if line.startswith(said if lines else b"Net") and seen == lines:
             process.send_signal(number)
             break
     process.communicate(timeout=60)
@@ -71,6 +71,18 @@ def test_a_run_killed_at_any_time_is_resumed_to_the_bit(
     document = json.loads(done.stdout)
     assert (document["status"], document["run_dir"]) == ("finished", str(run))
     assert [epoch["epoch"] for epoch in document["epochs"]] == list(range(1, EPOCHS + 1))
+    assert outcome(run) == undisturbed(whole, small_dataset_folder)
+
+
+def test_a_run_killed_when_its_report_stands_on_the_screen_is_finished_only_if_all_is_written(
+    whole: Path, small_dataset_folder: Path, tmp_path: Path
+) -> None:
+    killed_after(1, training(tmp_path / "killed", small_dataset_folder), said=b"Run  ")
+    (run,) = (tmp_path / "killed").iterdir()
+    manifest = json.loads((run / "run.json").read_text())
+    assert (manifest["status"] == "finished") <= (run / "report.html").exists()
+    assert json.loads(mnist_tuner("train", "--resume", run, "--json").stdout)["status"] == "finished"
+    assert "figures" in (run / "report.html").read_text()
     assert outcome(run) == undisturbed(whole, small_dataset_folder)
 
 
