@@ -109,6 +109,13 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden is {text!r}: expected widths separated by commas, such as 100,100") from None
 
 
+def _thread_count(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 _MAY_CHANGE = ("resume", "epochs", "seeds", "max_time", "profile", "quiet", "json")
 """The options that a run may be resumed with."""
 
@@ -126,7 +133,10 @@ def train(
     data: DataOption = None,
     classes: ClassesOption = None,
     output: OutputOption = Path("runs"),
-    threads: Annotated[int, typer.Option(help="TensorFlow's threads; more than 1 pays for wide nets.")] = 1,
+    threads: Annotated[
+        str,
+        typer.Option(help="TensorFlow's threads; auto: 2 from 5 million multiply-adds a step (256-256, batch 32) on, else 1."),
+    ] = "auto",
     fast_dev_run: Annotated[bool, typer.Option("--fast-dev-run", help="One batch of everything, to try it out.")] = False,
     early_stopping: Annotated[
         int | None,
@@ -175,7 +185,7 @@ def train(
             data=data,
             classes=classes,
             output=output,
-            threads=threads,
+            threads=_thread_count(threads),
             fast_dev_run=fast_dev_run,
             early_stopping=early_stopping,
             precision=precision,

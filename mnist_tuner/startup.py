@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from importlib.metadata import version
@@ -33,11 +33,11 @@ CACHED_PROGRAMS = 100
 """So many compiled programs are kept, of about 0.4 MB each; the oldest go first."""
 
 
-def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> float:
+def load_tensorflow(threads: int | Callable[[], int], cached: bool = True, woken: bool = True) -> float:
     """Imports TensorFlow and Keras.
 
     Args:
-        threads: TensorFlow's threads within an operation.
+        threads: TensorFlow's threads within an operation; a function is called when the import is done, and tells.
         cached: whether XLA is to keep what it compiles; see `compile_cache`.
         woken: whether to begin with the first operation. Not so in a process that is to be forked: it starts threads.
 
@@ -66,7 +66,7 @@ def load_tensorflow(threads: int, cached: bool = True, woken: bool = True) -> fl
         import keras
 
         with suppress(RuntimeError):  # it has begun to compute, as in a notebook's second cell: its threads stay as they are
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_intra_op_parallelism_threads(threads() if callable(threads) else threads)
         if woken:
             keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
     return time.perf_counter() - began

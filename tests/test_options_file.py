@@ -191,6 +191,16 @@ def test_a_search_takes_its_widths_as_a_list_or_as_on_the_command_line(file: Pat
     assert "--workers is -1" in refused("search", "--config", file)
 
 
+def test_threads_are_a_number_or_auto(file: Path, tmp_path: Path) -> None:
+    write_shades(tmp_path / "data.npz")
+    for text, wanted, taken in (("2", 2, 2), ('"2"', 2, 2), ('"auto"', "auto", 1)):
+        file.write_text(f"threads = {text}")
+        document = trained("--config", file, "--data", tmp_path / "data.npz", "--output", tmp_path / "runs")
+        assert (document["config"]["threads"], document["threads"]) == (wanted, taken)
+    file.write_text('threads = "many"')
+    assert "--threads is 'many': expected auto, or 1 to 256" in refused("train", "--config", file)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from mnist_tuner import load_dataset
-from mnist_tuner.config import TrainConfig
+from mnist_tuner.config import TrainConfig, threads_for
 from mnist_tuner.runner.trainings import build, data_module, judge, judging_module
 from mnist_tuner.trainer import KerasModule, Trainer, read_checkpoint
 from tests.called import called
@@ -163,6 +165,35 @@ def test_options_reach_the_training(small_dataset_folder: Path, tmp_path: Path) 
     assert (run.document["seed"], run.document["threads"]) == (3, 2)
     assert next(iter((run.folder / "checkpoints").iterdir())).name == "epoch=1-step=10.safetensors"
     assert len(run.document["test"]["classes"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch_size", "threads"),
+    [((100, 100), 32, 1), ((256, 256), 32, 2), ((100, 100), 256, 2), ((100, 100), 55, 1), ((100, 100), 56, 2), ((8,), 32, 1)],
+)
+def test_auto_takes_two_threads_from_five_million_multiply_adds_a_step(
+    widths: tuple[int, ...], batch_size: int, threads: int
+) -> None:
+    config = TrainConfig(hidden=widths, batch_size=batch_size)
+    assert [threads_for(config, 784, 10, cores) for cores in (1, 2, 64)] == [1, threads, threads]
+    assert threads_for(replace(config, threads=3), 784, 10, 2) == 3
+
+
+def test_the_threads_that_auto_took_are_written_down_and_kept_by_a_resumed_run(
+    small_dataset_folder: Path, tmp_path: Path
+) -> None:
+    run = train(tmp_path, "--data", small_dataset_folder, "--epochs", "1", "--hidden", "400,400")  # 5.6 million multiply-adds
+    took = min(2, len(os.sched_getaffinity(0)))
+    assert (run.document["config"]["threads"], run.document["threads"]) == ("auto", took)
+    (path,) = (run.folder / "checkpoints").iterdir()
+    assert read_checkpoint(path).header.threads == took  # what TensorFlow itself says
+    assert 'threads = "auto"' in (run.folder / "config.toml").read_text()
+
+    manifest = (run.folder / "run.json").read_text()
+    (run.folder / "run.json").write_text(manifest.replace(f'"threads": {took}', f'"threads": {3 - took}'))  # another machine's
+    again = json.loads(mnist_tuner("train", "--resume", run.folder, "--epochs", "2", "--json").stdout)
+    (path,) = (run.folder / "checkpoints").iterdir()
+    assert again["threads"] == read_checkpoint(path).header.threads == 3 - took
 
 
 def test_a_fast_dev_run_takes_one_batch_of_everything(small_dataset_folder: Path, tmp_path: Path) -> None:

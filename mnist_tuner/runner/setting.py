@@ -40,6 +40,11 @@ def command(name: str) -> str:
     return shlex.quote(script) if script else f"mnist-tuner {name}"
 
 
+def available_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_data(config: TrainConfig | SearchConfig) -> None:
     """Refuses data that does not exist, before anything is loaded.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shlex
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from mnist_tuner.config import TrainConfig
+from mnist_tuner.config import TrainConfig, threads_for
 from mnist_tuner.errors import InputError
 from mnist_tuner.options_file import write_options
 from mnist_tuner.reports import console as rendering
@@ -24,6 +25,7 @@ from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, T
 from mnist_tuner.runner.page import keep_page, load_drawing
 from mnist_tuner.runner.setting import (
     as_text,
+    available_cores,
     check_data,
     check_memory,
     command,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from mnist_tuner.data import Dataset
     from mnist_tuner.trainer import Trainer
 
 
@@ -124,7 +127,7 @@ def train(
         seed=config.seed,
         config=config.to_dict(),
         device=f"CPU ({os.cpu_count()} cores)",
-        threads=config.threads,
+        threads=config.threads if isinstance(config.threads, int) else 1,  # until it is known what is trained on
         versions=versions,
     )
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
@@ -188,7 +191,7 @@ class Run:
         with ThreadPoolExecutor(1) as reader:
             reading = reader.submit(timed_load, self.config)
             with status(self.console, "loading TensorFlow ..."):
-                self.seconds["import_s"] = load_tensorflow(self.config.threads)
+                self.seconds["import_s"] = load_tensorflow(lambda: self._choose_threads(reading))
             self.dataset, self.seconds["data_s"] = reading.result()
 
         import tensorflow as tf
@@ -203,6 +206,18 @@ class Run:
         self.report = replace(self.report, parameters=self.model.count_params(), data=summary, device=device)
         self.folder.write_manifest(self.report.to_dict())
         self.console.print(rendering.setting(self.report, summary))
+
+    def _choose_threads(self, reading: Future[tuple[Dataset, float]]) -> int:
+        """TensorFlow's threads, as they stand in the report: a run goes on with those that it began with."""
+        threads = self.before.get("threads")
+        if self.config.threads != "auto" or not self.before.get("data") or type(threads) is not int or threads < 1:
+            try:
+                dataset, _ = reading.result()
+            except Exception:  # it is told by who needs the data
+                return self.report.threads
+            threads = threads_for(self.config, math.prod(dataset.image_shape), dataset.classes, available_cores())
+        self.report = replace(self.report, threads=threads)
+        return threads
 
     def train(self) -> None:
         """Fits."""
