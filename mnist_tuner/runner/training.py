@@ -250,6 +250,7 @@ class Run:
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         self.trainer = Trainer(
             max_epochs=self.config.epochs,
+            jit_compile=True,  # known to pay for a Dense stack, whose program is cached
             max_time=self.max_time,
             fast_dev_run=self.config.fast_dev_run,
             callbacks=[

@@ -117,6 +117,7 @@ class TrainingSpec:
         patience = config.early_stopping
         trainer = Trainer(
             max_epochs=config.epochs,
+            jit_compile=True,  # known to pay for a Dense stack
             fast_dev_run=config.fast_dev_run,
             callbacks=[history, *([] if patience is None else [EarlyStopping("val_loss", patience=patience)])],
             logger=False,

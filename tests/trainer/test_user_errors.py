@@ -608,7 +608,8 @@ def test_the_simple_profiler_reports_where_the_time_went(tmp_path: Path, quiet: 
     console = Console(file=io.StringIO(), width=100)
     profiler = SimpleProfiler(console)
     options: dict[str, Any] = {"logger": CSVLogger(tmp_path / "metrics.csv"), "max_epochs": 3, "log_every_n_steps": 2}
-    quiet(profiler=profiler, callbacks=[Watch(), ModelCheckpoint(tmp_path)], **options).fit(Net(), digits(), digits())
+    callbacks = [Watch(), ModelCheckpoint(tmp_path)]
+    quiet(profiler=profiler, callbacks=callbacks, jit_compile=True, **options).fit(Net(), digits(), digits())
     for name in ("trace", "compile", "validation", "logging", "checkpoints"):
         assert profiler.seconds[name] > 0, name
     (calls,) = (name for name in profiler.seconds if name.startswith("train call"))
