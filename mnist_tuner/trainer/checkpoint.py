@@ -86,8 +86,8 @@ class Checkpoint:
     Attributes:
         header: the JSON part.
         tensors: every variable by its position: ``model/<index>``, ``optimizer/<index>``, ``metrics/<metric>/<index>`` and, of
-            the module's own ones, ``module/<index>``; ``random/global`` is Keras's global generator where it was used, and
-            ``state/<index>`` are arrays that stand in the header.
+            what module and model have besides, ``module/<index>``; ``random/global`` is Keras's global generator where it was
+            used, and ``state/<index>`` are arrays that stand in the header.
     """
 
     header: CheckpointHeader

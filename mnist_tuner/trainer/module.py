@@ -363,7 +363,8 @@ class KerasModule(Module):
     """Trains a compiled `keras.Model` as it is: its own loss, optimizer, metrics and, where overridden, train_step.
 
     Metrics are called as Keras calls them: loss, accuracy, val_loss, val_accuracy; test_loss, test_accuracy in the test. Of one
-    that has a value per class, as F1Score has, each value is called by its number: f1_score_0, f1_score_1.
+    that has a value per class, as F1Score has, each value is called by its number: f1_score_0, f1_score_1. Of a train_step of its
+    own, optimizers, metrics and variables that are attributes of the model, also in lists and dicts, are kept in checkpoints.
 
     Args:
         model: a compiled model; it is trained in place and stays usable by plain Keras.

@@ -43,11 +43,11 @@ def make_variables(module: Module, step: Callable[..., Any], *arguments: Any) ->
         with tf.init_scope():
             return next_creator(**{**options, "experimental_enable_variable_lifting": False})
 
-    def run() -> None:
+    def run(*arguments: Any) -> None:
         with _explained(module, step), tf.variable_creator_scope(make):
             call_step(step, *arguments)
 
-    tf.function(run, autograph=False).get_concrete_function()
+    tf.function(run, autograph=False).get_concrete_function(*tf.nest.map_structure(tf.type_spec_from_value, arguments))
 
 
 def call_step(step: Callable[..., Any], *arguments: Any) -> Any:

@@ -170,7 +170,7 @@ class Autoencoder(keras.Model):
         return [self.total, self.divergence]
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        assert not isinstance(data, tuple)
+        assert tf.is_symbolic_tensor(data)
         with tf.GradientTape() as tape:
             mean, variance, code = self.encoder(data)
             divergence = ops.mean(-0.5 * (1 + variance - ops.square(mean) - ops.exp(variance)))
