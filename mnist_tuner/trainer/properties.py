@@ -78,6 +78,7 @@ class TrainerProperties:
         skipped = 0 if math.isinf(per_epoch) else (epoch - progress.epoch) * int(per_epoch) - progress.batch
         batches = max(0, progress.total_batches + skipped)
         self.progress = Progress(epoch, 0, batches, batches // self.accumulation, validated=True)
+        self.metrics_restored = True  # those of a checkpoint from within an epoch are of no use
 
     def steps_of(self, stage: RunningStage) -> int | None:
         """The batches of one pass over the data of a stage; None where nobody knows."""

@@ -894,3 +894,19 @@ def test_a_backup_of_the_last_epoch_leaves_nothing_to_train(tmp_path: Path) -> N
     second = by_our_fit([keras.callbacks.BackupAndRestore(tmp_path / "kept")])
     assert second.epoch == []
     assert_agree(second.model, first)
+
+
+def test_a_backup_counts_where_a_checkpoint_from_within_an_epoch_is_resumed_too(tmp_path: Path, quiet: Quiet) -> None:
+    def fit(*callbacks: Any, ckpt_path: Any = None) -> keras.callbacks.History:
+        saving, history = ModelCheckpoint(tmp_path / "ours", every_n_train_steps=1), keras.callbacks.History()
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "theirs")
+        trainer = quiet(max_epochs=5, callbacks=[saving, backup, *callbacks, history], jit_compile=False)
+        trainer.fit(reused("ours")().model, ArrayLoader(*TRAIN), ckpt_path=ckpt_path)
+        assert trainer.global_step == 15
+        return history
+
+    with pytest.raises(LookupError):
+        fit(Interrupts(7))  # within the third epoch
+    resumed, whole = fit(ckpt_path="last"), by_keras([])
+    assert_same_histories(resumed, whole)
+    assert_agree(resumed.model, whole.model)

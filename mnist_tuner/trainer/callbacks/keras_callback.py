@@ -21,10 +21,10 @@ class KerasCallback(Callback):
     """Makes a `keras.callbacks.Callback` work as in `keras.Model.fit`; the trainer wraps those in ``callbacks=`` by itself.
 
     Its batch methods are called where it overrides them, and then make the loop run one step per call; they are given the
-    metrics of the epoch so far as logs. Numbers, texts and arrays among its attributes are kept in checkpoints, so that it goes
-    on when the training is resumed. An epoch that is stopped within ends for it only if one of Keras's callbacks stopped it.
-    What on_train_begin sets on the model counts: weights, learning rate, another optimizer, what is trainable, and the epoch
-    to begin with, as `keras.callbacks.BackupAndRestore` sets it.
+    metrics of the epoch so far as logs. Numbers, texts and arrays among its attributes, and lists and dicts of them, are kept in
+    checkpoints, so that it goes on when the training is resumed. An epoch that is stopped within ends for it only if one of
+    Keras's callbacks stopped it. What on_train_begin sets on the model counts: weights, learning rate, another optimizer, what is
+    trainable, and the epoch to begin with, as `keras.callbacks.BackupAndRestore` sets it.
 
     Args:
         callback: Keras's.
@@ -218,4 +218,6 @@ def _kept(value: Any) -> bool:
     """Whether a checkpoint can keep it."""
     if isinstance(value, (list, tuple)):
         return all(_kept(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _kept(item) for key, item in value.items())
     return value is None or isinstance(value, (bool, int, float, str, np.ndarray, np.number))
