@@ -11,12 +11,14 @@ import json
 import os
 import platform
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -33,27 +35,36 @@ EPOCHS, BATCH_SIZE, IMAGES = 5, 32, 60_000
 FLOP_PER_EPOCH = IMAGES * (3 * 2 * (784 * 100 + 100 * 100 + 100 * 10) - 2 * 784 * 100)
 """Forward, and backward to the weights and to the inputs; the first layer's inputs need no gradient."""
 
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ("jax", "keras", "lightning", "numpy", "rich", "scikit-learn", "torch")
+"""What --peers installs, some 6 GB on Linux: PyTorch's package brings CUDA's libraries there, and does not load without."""
+PEERS_NEED = {
+    "jax_scan": "jax",
+    "keras_jax": "jax",
+    "torch_loop": "torch",
+    "lightning": "lightning",
+    "sklearn_mlp": "sklearn",
+}
+
 console = Console(width=110 if not sys.stdout.isatty() else None)
 
 
 # What is measured: each function runs in a child process and returns what it found.
 
 
-def _notebook(**compile_options: Any) -> dict[str, float]:
+def _notebook(keras: Any, **compile_options: Any) -> dict[str, float]:
     """The notebook of every tutorial. Its `keras.datasets.mnist.load_data()` downloads; the same arrays are read here."""
-    import tensorflow as tf
-
     from mnist_tuner.data import load_dataset
 
     data = load_dataset()
     x_train, x_test = data.train_images / 255.0, data.test_images / 255.0
-    model = tf.keras.Sequential(
+    model = keras.Sequential(
         [
-            tf.keras.Input((28, 28)),
-            tf.keras.layers.Flatten(),
-            tf.keras.layers.Dense(100, activation="relu"),
-            tf.keras.layers.Dense(100, activation="relu"),
-            tf.keras.layers.Dense(10, activation="sigmoid"),
+            keras.Input((28, 28)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(100, activation="relu"),
+            keras.layers.Dense(100, activation="relu"),
+            keras.layers.Dense(10, activation="sigmoid"),
         ]
     )
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"], **compile_options)
@@ -65,12 +76,24 @@ def _notebook(**compile_options: Any) -> dict[str, float]:
 
 def keras_fit() -> dict[str, float]:
     """(a) model.fit as in the notebook."""
-    return _notebook()
+    import tensorflow as tf
+
+    return _notebook(tf.keras)
 
 
 def keras_fit_jit() -> dict[str, float]:
     """(b) model.fit with XLA and 100 steps per execution."""
-    return _notebook(jit_compile=True, steps_per_execution=100)
+    import tensorflow as tf
+
+    return _notebook(tf.keras, jit_compile=True, steps_per_execution=100)
+
+
+def keras_jax() -> dict[str, float]:
+    """model.fit as in the notebook, on JAX."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    return _notebook(keras)
 
 
 def sklearn_mlp() -> dict[str, float]:
@@ -141,6 +164,40 @@ def jax_scan() -> dict[str, float]:
     return {"fit_s": fit_s, "accuracy": float((np.asarray(read) == data.test_labels).mean())}
 
 
+def _in_torch() -> tuple[Any, Any, Any, Any, Any]:
+    """The net; training images and labels, test images and labels as tensors."""
+    import torch
+    from torch import nn
+
+    from mnist_tuner.data import load_dataset
+
+    data = load_dataset()
+    x_train, x_test = (torch.tensor(images / 255.0, dtype=torch.float32) for images in (data.train_images, data.test_images))
+    y_train, y_test = (torch.tensor(labels, dtype=torch.long) for labels in (data.train_labels, data.test_labels))
+    layers = [nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)]
+    return nn.Sequential(*layers), x_train, y_train, x_test, y_test
+
+
+def torch_loop() -> dict[str, float]:
+    """A plain PyTorch loop over tensors, at its fastest: one thread, fused Adam."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    net, x_train, y_train, x_test, y_test = _in_torch()
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    began = time.perf_counter()
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(IMAGES).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x_train[rows]), y_train[rows]).backward()
+            optimizer.step()
+    fit_s = time.perf_counter() - began
+    with torch.no_grad():
+        accuracy = (net(x_test).argmax(1) == y_test).float().mean()
+    return {"fit_s": fit_s, "accuracy": float(accuracy)}
+
+
 def lightning() -> dict[str, float]:
     """PyTorch Lightning, with its bars, logger and checkpoints off."""
     import logging
@@ -149,18 +206,13 @@ def lightning() -> dict[str, float]:
     import torch
     from torch import nn
 
-    from mnist_tuner.data import load_dataset
-
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    data = load_dataset()
-    x_train, x_test = (torch.tensor(images / 255.0, dtype=torch.float32) for images in (data.train_images, data.test_images))
-    y_train, y_test = (torch.tensor(labels, dtype=torch.long) for labels in (data.train_labels, data.test_labels))
+    layers, x_train, y_train, x_test, y_test = _in_torch()
 
     class Net(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            layers = [nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)]
-            self.net = nn.Sequential(*layers)
+            self.net = layers
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -360,7 +412,7 @@ CHILDREN: dict[str, Callable[[], dict[str, Any]]] = (
     {
         function.__name__: function
         for function in (
-            *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, lightning, gemm, load_ours, load_plain),
+            *(keras_fit, keras_fit_jit, sklearn_mlp, jax_scan, keras_jax, torch_loop, lightning, gemm, load_ours, load_plain),
             *(bare_loop, our_trainer, our_hooked_fit, keras_steady, lightning_steady),
         )
     }
@@ -410,9 +462,38 @@ def _drain(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def child(name: str, **environment: str) -> dict[str, Any]:
+def ensure_environment(folder: Path, packages: Sequence[str]) -> Path:
+    """Makes a virtual environment where there is none that was made whole, with these packages and this Python.
+
+    Args:
+        folder: of the environment; what is there is removed if it is another one.
+        packages: for pip, whose own settings hold.
+
+    Returns:
+        Its Python.
+    """
+    python, stamp = folder / "bin" / "python", folder / "stamp"
+    wanted = "\n".join((str(folder), sys.version, *packages))
+    if stamp.exists() and stamp.read_text() == wanted and python.exists():
+        return python
+    progress(f"Installing {', '.join(packages)} into {folder} (once) ...")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, stdout=sys.stderr)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *packages], check=True, stdout=sys.stderr)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, subprocess.CalledProcessError):
+            raise
+        raise SystemExit("error: the installation failed (its messages are above); nothing half-made was kept") from None
+    stamp.write_text(wanted)
+    return python
+
+
+def child(name: str, *, python: Path = Path(sys.executable), **environment: str) -> dict[str, Any]:
     """Runs one of the functions above in a process of its own."""
-    command = [sys.executable, __file__, "child", name]
+    command = [str(python), __file__, "child", name]
     output, seconds, memory = run(command, **environment)
     return {**json.loads(output.splitlines()[-1]), "command_s": seconds, "peak_mb": memory}
 
@@ -459,18 +540,18 @@ def progress(text: str) -> None:
 # The benchmarks.
 
 
-def baseline(repeats: int) -> dict[str, Any]:
-    """The baseline, 5 epochs: plain Keras, compiled Keras, ours, and the peers that are installed."""
+def baseline(repeats: int, peers: bool = False) -> dict[str, Any]:
+    """The baseline, 5 epochs: plain Keras, compiled Keras, ours, and the peers that are installed, or all with --peers."""
     contestants: dict[str, Callable[[], dict[str, Any]]] = {
         "keras": lambda: child("keras_fit"),
         "keras_jit": lambda: child("keras_fit_jit"),
         "ours": ours,
         "ours_cold": lambda: ours(MNIST_TUNER_COMPILE_CACHE="off"),
     }
-    peers = {"sklearn": "sklearn_mlp", "jax": "jax_scan", "lightning": "lightning"}
-    for package, function in peers.items():
-        if find_spec(package) is not None:
-            contestants[package] = lambda function=function: child(function)  # type: ignore[misc]
+    python = ensure_environment(ROOT / ".venv-peers", PEERS) if peers else Path(sys.executable)
+    for function, package in PEERS_NEED.items():
+        if peers or find_spec(package) is not None:
+            contestants[function] = partial(child, function, python=python, PYTHONPATH=str(ROOT))
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     for repeat in range(repeats):
         for name, measure in contestants.items():
@@ -480,13 +561,15 @@ def baseline(repeats: int) -> dict[str, Any]:
     one, every = (child("gemm", GEMM_THREADS=threads)["gflop_s"] for threads in ("1", "0"))
 
     titles = {
-        "keras": "(a) model.fit as in the notebook",
-        "keras_jit": "(b) model.fit, jit_compile, 100 steps per execution",
-        "ours": "mnist-tuner train, display on",
-        "ours_cold": "the same without the cache of compiled programs (as at a first start)",
-        "sklearn": "scikit-learn MLPClassifier",
-        "jax": "JAX, lax.scan over the epoch",
+        "keras": "(a) `model.fit` as in the notebook",
+        "keras_jit": "(b) `model.fit(jit_compile=True, steps_per_execution=100)`",
+        "ours": "`mnist-tuner train`, display on",
+        "ours_cold": "the same at a first start, nothing compiled yet",
+        "jax_scan": "JAX, `lax.scan` over the epoch, Adam by hand",
+        "keras_jax": "`model.fit` on JAX",
+        "torch_loop": "PyTorch, a plain loop, one thread, fused Adam",
         "lightning": "PyTorch Lightning, bars off",
+        "sklearn_mlp": "scikit-learn `MLPClassifier`",
     }
     a, b, mine, cold = (results[name] for name in ("keras", "keras_jit", "ours", "ours_cold"))
     table = Table(title=f"Baseline, {EPOCHS} epochs, medians of {repeats} alternating runs")
@@ -502,6 +585,8 @@ def baseline(repeats: int) -> dict[str, Any]:
             f"{row['fit_s'] / mine['fit_s']:.2f}",
         )
     console.print(table)
+    for line in markdown({titles[name]: row for name, row in results.items()}):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     rate = FLOP_PER_EPOCH / mine["epoch_s"] / 1e9
     ratios = {
         "fit_vs_keras": a["fit_s"] / mine["fit_s"],
@@ -525,6 +610,15 @@ def baseline(repeats: int) -> dict[str, Any]:
         f"({every:.0f} GFLOP/s)."
     )
     return {"results": results, "runs": rows, "ratios": ratios, "gemm_gflop_s": {"one_thread": one, "all_threads": every}}
+
+
+def markdown(rows: dict[str, dict[str, float]]) -> list[str]:
+    """The README's table of the baseline."""
+    table = ["| | `fit`, compile included | whole command | peak memory | test accuracy |", "|---|---|---|---|---|"]
+    for title, row in rows.items():
+        cells = f"{row['fit_s']:.1f} s", f"{row['command_s']:.1f} s", f"{row['peak_mb']:,.0f} MB", f"{row['accuracy']:.2%}"
+        table.append(f"| {' | '.join((title, *cells))} |".replace("%", " %"))
+    return table
 
 
 def display(repeats: int) -> dict[str, Any]:
@@ -658,9 +752,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=BENCHMARKS, help="; ".join(f"{n}: {f.__doc__}" for n, (f, _) in BENCHMARKS.items()))
     parser.add_argument("--repeats", type=int, help="runs of each (seeds: how many)")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="baseline: also what a user would pick instead: JAX, Keras on JAX, PyTorch, Lightning, scikit-learn; they are "
+        "installed into .venv-peers, once (6 GB on Linux)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there (- for standard output)")
     arguments = parser.parse_args()
     function, repeats = BENCHMARKS[arguments.name]
+    if arguments.peers and function is not baseline:
+        parser.error("--peers is for baseline")
+    if arguments.peers:
+        function = partial(baseline, peers=True)
     results = {"benchmark": arguments.name, "machine": platform.platform(), "cores": os.cpu_count()}
     results |= function(arguments.repeats or repeats)
     text = json.dumps(results, indent=2) + "\n"

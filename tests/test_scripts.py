@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, environment
+from tests.commands import ROOT, environment, python
 
 PYPROJECT = """
 [build-system]
@@ -111,3 +111,47 @@ def test_the_benchmark_of_the_searchs_machinery_measures_it_and_dask_alone() -> 
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["whole_ms"] > 0
     assert measured["dask_ms"] > 0
+
+
+ENSURE = """
+import sys
+sys.path.insert(0, SCRIPTS)
+from pathlib import Path
+from benchmark import ensure_environment
+print(ensure_environment(Path(FOLDER), ["--editable", ROOT]))
+"""
+
+
+def test_the_peers_have_an_environment_of_their_own_which_is_made_once_or_not_at_all(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "peers"
+    program = ENSURE.replace("SCRIPTS", repr(str(ROOT / "scripts"))).replace("FOLDER", repr(str(folder)))
+
+    def ensure() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program.replace("ROOT", repr(str(project)))]
+        return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+
+    first, second = ensure(), ensure()
+    assert ("Installing" in first.stderr, "Installing" in second.stderr) == (True, False)
+    python = first.stdout.strip()
+    assert second.stdout.strip() == python == str(folder / "bin" / "python")
+    answer = subprocess.run([python, "-c", "import small; print(small.ANSWER)"], capture_output=True, text=True, check=True)
+    assert answer.stdout == "42\n"
+
+    (folder / "stamp").unlink()  # as a killed installation leaves it: it is made anew, and here that fails
+    (project / "pyproject.toml").write_text(PYPROJECT + 'dependencies = ["absent @ file:///no/such/package"]\n')
+    failed = ensure()
+    assert failed.returncode == 1
+    assert "error: the installation failed" in failed.stderr
+    assert not folder.exists()
+
+
+def test_the_benchmarks_table_can_be_pasted_into_the_readme() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from benchmark import markdown
+print("\\n".join(markdown({{"(a)": {{"fit_s": 17.94, "command_s": 23.66, "peak_mb": 1708.6, "accuracy": 0.97291}}}})))
+"""
+    table = python(program).splitlines()
+    assert table[-1] == "| (a) | 17.9 s | 23.7 s | 1,709 MB | 97.29 % |"
+    assert "\n".join(table[:2]) in (ROOT / "README.md").read_text()
