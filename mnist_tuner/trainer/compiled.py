@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.datamodule import Stage, slice_batch
+from mnist_tuner.trainer.datamodule import Stage
 from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
 
 JitCompile = Literal["auto"] | bool
@@ -100,7 +100,7 @@ class CompiledLoop:
         )
         result = CallResult(int(position), float(loss), None if (bad := int(nonfinite)) < 0 else bad)
         done = result.next - start
-        if stage.whole and done:
+        if stage.batches > 1 and done:  # what is learned from an epoch's short last batch is nothing
             fitting = TARGET_CALL_SECONDS * done / (time.perf_counter() - began)
             self._steps = max(1, min(round(fitting), 8 * done, MOST_STEPS_PER_CALL))
         return result
@@ -126,19 +126,19 @@ class CompiledLoop:
         return self._cost.pays(self.planned_steps)
 
     def _plain(self, stage: Stage) -> Any:
-        key = ("plain", *_shapes(stage))
+        key = ("plain", *stage.key)
         if key not in self._programs:
-            self._programs[key] = self._traced(self._loop(stage.batch_size), stage, jit=False)
+            self._programs[key] = self._traced(self._loop(stage.cut), stage, jit=False)
             self._programs[key](*_nothing(stage))
         return self._programs[key]
 
     def _compiled(self, stage: Stage) -> Any:
         """The program that XLA has compiled; where it refuses, and may, the plain one."""
-        key = ("XLA", *_shapes(stage))
+        key = ("XLA", *stage.key)
         if key in self._programs:
             return self._programs[key]
         known = self._programs.get(("plain", *key[1:]))
-        loop = self._loop(stage.batch_size)
+        loop = self._loop(stage.cut)
         if known is not None and self._cost is not None and not self._cost.random:
             loop = lambda *arguments: known(*arguments)  # what has been traced is not traced again  # noqa: E731
         with quick_random_numbers():
@@ -167,17 +167,18 @@ class CompiledLoop:
     def _traced(self, loop: Callable[..., Any], stage: Stage, jit: bool) -> Any:
         began = time.perf_counter()
         function = tf.function(loop, jit_compile=jit, autograph=False)
-        program = function.get_concrete_function(*tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(stage)))
+        scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(stage)[1:])
+        program = function.get_concrete_function(stage.signature, *scalars)
         self.trace_seconds += time.perf_counter() - began
         return program
 
-    def _loop(self, batch_size: int) -> Callable[..., Any]:
+    def _loop(self, cut: Callable[[Any, tf.Tensor], Any]) -> Callable[..., Any]:
         def loop(rows: Any, start: tf.Tensor, stop: tf.Tensor, first: tf.Tensor) -> Any:
             def proceed(index: tf.Tensor, nonfinite: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
                 return (index < stop) & (nonfinite < 0)
 
             def body(index: tf.Tensor, nonfinite: tf.Tensor, _: tf.Tensor) -> Any:
-                batch = self._preprocess(slice_batch(rows, index, batch_size))
+                batch = self._preprocess(cut(rows, index))
                 loss = tf.cast(tf.reshape(self._step(batch, first + index), []), tf.float32)
                 if self._stop_at_nonfinite:
                     nonfinite = tf.where(tf.math.is_finite(loss), nonfinite, index)
@@ -187,11 +188,6 @@ class CompiledLoop:
             return tf.while_loop(proceed, body, (start, tf.constant(-1), tf.constant(0.0)), parallel_iterations=1)
 
         return loop
-
-
-def _shapes(stage: Stage) -> tuple[Any, ...]:
-    """What a program is traced for."""
-    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tf.nest.flatten(stage.rows)), stage.batch_size
 
 
 def _nothing(stage: Stage) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,10 +72,13 @@ class Stage:
 
     Attributes:
         rows: a structure of tensors, each ``(at least batches * batch_size, ...)``.
-        batch_size: examples per batch.
+        batch_size: examples per batch; of batches that differ, about so many.
         first: the index within the epoch of the first batch.
         batches: how many batches there are; rows beyond them are padding.
-        whole: False for a batch of a shape that is not worth compiling for, such as an epoch's short last one.
+        whole: False for batches of a shape that is not worth compiling for, such as an epoch's short last one.
+        spec: of batches that differ in shape, what they have in common: a structure of `tf.TypeSpec`. Then `rows` has, for each
+            tensor that they consist of, ``(values, shapes, starts)``: all its values ``(n,)``, and for each batch its shape
+            ``(batches, rank)`` and the place of its first value ``(batches,)``.
     """
 
     rows: Any
@@ -82,6 +86,26 @@ class Stage:
     first: int
     batches: int
     whole: bool = True
+    spec: Any = None
+
+    @cached_property
+    def signature(self) -> Any:
+        """What rows are to a program that serves all stages like this one: a structure of `tf.TensorSpec`."""
+        import tensorflow as tf
+
+        if self.spec is None:
+            return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.rows)
+        return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.rows)
+
+    @cached_property
+    def key(self) -> tuple[str, str, int]:
+        """The same for all stages that a program serves."""
+        return repr(self.signature), repr(self.spec), self.batch_size if self.spec is None else 0
+
+    @property
+    def cut(self) -> Callable[[Any, Any], Any]:
+        """Takes such rows and an index, returns that batch; it knows nothing of this stage's own rows."""
+        return partial(slice_batch, batch_size=self.batch_size) if self.spec is None else partial(_slice_differing, self.spec)
 
 
 class Loader:
@@ -89,6 +113,8 @@ class Loader:
 
     batch_size: int
     transform: Callable[..., Any] | None = None
+    of_arrays = False
+    """Whether the batches are rows of arrays, always a tuple of x, y and sample_weight as far as they were given."""
 
     @property
     def num_batches(self) -> float:
@@ -115,7 +141,7 @@ class Loader:
         """The batches of epoch 0, preprocessed, as tensors."""
         for stage in self.stages(epoch=0):
             for index in range(stage.batches):
-                yield self.preprocess(slice_batch(stage.rows, index, stage.batch_size))
+                yield self.preprocess(stage.cut(stage.rows, index))
 
 
 class ArrayLoader(Loader):
@@ -124,7 +150,8 @@ class ArrayLoader(Loader):
     The order of an epoch is a pure function of (seed, epoch). A short last batch is kept.
 
     Args:
-        x: an array or tensor ``(n, ...)``, or a structure of them. float64 becomes float32, as in Keras.
+        x: an array or tensor ``(n, ...)``, or a structure of them: of numbers or of strings. As in Keras, floats become
+            `keras.config.floatx()`.
         y: the same for the targets, or None.
         sample_weight: the same for the weights, or None.
         indices: int, shape ``(m,)``: the rows to use, in this order; None for all. The arrays are not copied.
@@ -135,8 +162,11 @@ class ArrayLoader(Loader):
             graph, so it must use TensorFlow's operations.
 
     Raises:
+        TypeError: something is no dense array of numbers or strings.
         ValueError: the arrays' lengths differ, there are no rows, or an argument is out of its range.
     """
+
+    of_arrays = True
 
     def __init__(
         self,
@@ -156,12 +186,14 @@ class ArrayLoader(Loader):
             raise ValueError(f"batch_size is {batch_size}: expected 1 or more")
         if sample_weight is not None and y is None:
             raise ValueError("sample_weight was given without y")
-        parts = tuple(part for part in (x, y, sample_weight) if part is not None)
-        lengths = {len(array) for array in tf.nest.flatten(parts)}
+        self._arrays = tuple(
+            dense_arrays(part, name) for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)) if part is not None
+        )
+        lengths = {len(array) for array in tf.nest.flatten(self._arrays)}
         if len(lengths) != 1:
             raise ValueError(f"the arrays have different lengths: {sorted(lengths)}")
-        self._arrays = tf.nest.map_structure(_to_array, parts)
         (rows,) = lengths
+        self._row_bytes = max(1, sum(map(bytes_of, tf.nest.flatten(self._arrays))) // max(1, rows))
         self._indices = np.arange(rows, dtype=np.int32) if indices is None else _checked_indices(indices, rows)
         self._contiguous = indices is None
         if not len(self._indices):
@@ -208,12 +240,9 @@ class ArrayLoader(Loader):
     def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
         """The epoch's batches from `start` on, to `stop`: stages of one shape, so that one program serves all, then the short
         batch."""
-        import tensorflow as tf
-
         order, size = self.order(epoch), self.batch_size
         full = len(order) // size
-        row_bytes = sum(array.itemsize * int(np.prod(array.shape[1:])) for array in tf.nest.flatten(self._arrays))
-        capacity = max(1, min(full, STAGE_BYTES // max(1, row_bytes * size)))
+        capacity = max(1, min(full, STAGE_BYTES // (self._row_bytes * size)))
         end = int(min(full, stop))
         spans = [(first, min(end - first, capacity), size) for first in range(start, end, capacity)]
         if len(order) > full * size and start <= full < stop:
@@ -258,7 +287,9 @@ def one_ahead(stages: Iterator[Stage], at_once: bool) -> Iterator[Stage]:
 
 def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
     """The batch after a transform of its parts; unchanged where there is none."""
-    return batch if transform is None else transform(*batch)
+    if transform is None:
+        return batch
+    return transform(*batch) if isinstance(batch, tuple) else transform(batch)
 
 
 def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
@@ -275,9 +306,67 @@ def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
     return tf.nest.map_structure(cut, rows)
 
 
-def _to_array(values: Any) -> npt.NDArray[Any]:
-    array = np.asarray(values)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+def _slice_differing(spec: Any, rows: Any, index: int | tf.Tensor) -> Any:
+    """Batch number `index` of rows that differ in shape; see `Stage.spec`."""
+    import tensorflow as tf
+
+    parts = []
+    for part, (values, shapes, starts) in zip(tf.nest.flatten(spec, expand_composites=True), rows, strict=True):
+        shape = shapes[index]
+        parts.append(tf.reshape(tf.slice(values, [starts[index]], [tf.reduce_prod(shape)]), shape))
+        parts[-1].set_shape(part.shape)
+    return tf.nest.pack_sequence_as(spec, parts, expand_composites=True)
+
+
+def dense_arrays(values: Any, name: str) -> Any:
+    """Numbers or strings as numpy arrays, lists of them as tuples, as Keras takes them.
+
+    Args:
+        values: an array or tensor ``(n, ...)``, or a structure of them.
+        name: what it was given as.
+
+    Raises:
+        TypeError: it is something else, sparse or ragged, or holds other objects than strings.
+    """
+    import keras
+    import tensorflow as tf
+
+    def convert(part: Any) -> npt.NDArray[Any]:
+        array = np.asarray(part) if hasattr(part, "__array__") else np.empty(())
+        if not array.ndim:
+            raise TypeError(
+                f"{name} holds a {type(part).__name__}: expected dense arrays or tensors (n, ...). Make an array of Python's "
+                "numbers with numpy.asarray, and of what is sparse or ragged a tf.data.Dataset of batches"
+            )
+        return as_in_keras(array, name)
+
+    return tf.nest.map_structure(convert, keras.tree.lists_to_tuples(values))
+
+
+def as_in_keras(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """The array with strings as bytes, and floats as `keras.config.floatx()`.
+
+    Raises:
+        TypeError: it holds other objects than strings.
+    """
+    import keras
+    import tensorflow as tf
+
+    if array.dtype.kind in "OSU":
+        try:
+            strings: npt.NDArray[Any] = tf.convert_to_tensor(array, tf.string).numpy()
+        except ValueError:
+            raise TypeError(f"{name} holds an array of Python objects: expected numbers or strings") from None
+        return strings
+    floatx = keras.config.floatx()
+    if array.dtype.kind in "biu" or array.dtype.name == floatx or not tf.as_dtype(array.dtype).is_floating:
+        return array
+    return array.astype(floatx)
+
+
+def bytes_of(array: npt.NDArray[Any]) -> int:
+    """How much memory an array takes as a tensor."""
+    return sum(map(len, array.flat)) + 24 * array.size if array.dtype.hasobject else int(array.nbytes)
 
 
 def _checked_indices(indices: npt.NDArray[Any], rows: int) -> npt.NDArray[np.int32]:

@@ -306,9 +306,10 @@ def _one_by_one(
     trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
 ) -> Iterator[Any]:
     """Runs a step of validation, test or prediction a batch at a time within the batch hooks, and gives its outputs."""
-    noun, program = _NOUN[stage], step_program(module, stage, dataloader_idx)
+    noun = _NOUN[stage]
     hooked = overridden(trainer, f"on_{noun}_batch_start", f"on_{noun}_batch_end")
     for rows in loader.stages(0, stop=batches):
+        program = step_program(module, stage, dataloader_idx, differing=rows.spec is not None)
         for position in range(rows.batches):
             batch = batch_program(module, loader, rows)(rows.rows, tf.constant(position))
             batch_idx = rows.first + position

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
-from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
+from mnist_tuner.trainer.datamodule import Loader
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
 from mnist_tuner.trainer.module_hooks import ModuleHooks
 from mnist_tuner.trainer.states import RunningStage
@@ -251,8 +251,8 @@ class Module(ModuleHooks):
         """Whether a fit has begun, so that a checkpoint keeps more than the weights."""
         return self.optimizer is not None
 
-    def receives(self, batch: Any, kind: type[Loader]) -> Any:
-        """A batch of a loader of this kind as the steps take it."""
+    def receives(self, batch: Any, of_arrays: bool) -> Any:
+        """A batch as the steps take it; see `Loader.of_arrays`."""
         return batch
 
     def build(self, loader: Loader, stage: RunningStage) -> None:
@@ -436,9 +436,9 @@ class KerasModule(Module):
         found = (part for part in self._parts_of_model() if isinstance(part, keras.Optimizer))
         return self.model.optimizer is None or any(part is not self.model.optimizer for part in found)
 
-    def receives(self, batch: Any, kind: type[Loader]) -> Any:
+    def receives(self, batch: Any, of_arrays: bool) -> Any:
         """As Keras's fit gives arrays to the steps: an x without y is no tuple."""
-        if issubclass(kind, ArrayLoader) and isinstance(batch, tuple) and len(batch) == 1:
+        if of_arrays and isinstance(batch, tuple) and len(batch) == 1:
             return keras.utils.pack_x_y_sample_weight(*batch)
         return batch
 
@@ -452,7 +452,7 @@ class KerasModule(Module):
             if step != "train_step" or all(part.built for part in compiled):
                 return
             step = "test_step" if _is_keras(model, "test_step") else step  # makes the same, and is traced in a third of the time
-        make_variables(self, getattr(model, step), self.receives(loader.first_batch(), type(loader)))
+        make_variables(self, getattr(model, step), self.receives(loader.first_batch(), loader.of_arrays))
 
     def predict_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> Any:
         """Keras's own predict_step."""

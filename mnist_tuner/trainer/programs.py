@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
-from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform, slice_batch
+from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.optimization import needs_xla
@@ -70,21 +70,26 @@ def _planned(trainer: Trainer, module: Module, loop: CompiledLoop, batches: floa
     return loop
 
 
-def step_program(module: Module, stage: RunningStage, dataloader_idx: int | None) -> Callable[[Any, tf.Tensor], Any]:
-    key = (stage, "step", dataloader_idx)
+def step_program(
+    module: Module, stage: RunningStage, dataloader_idx: int | None, differing: bool
+) -> Callable[[Any, tf.Tensor], Any]:
+    key = (stage, "step", dataloader_idx, differing)
     if key not in loops_of(module):
-        step = traced(module, _step(module, stage), dataloader_idx)
-        loops_of(module)[key] = tf.function(step, autograph=False, jit_compile=True if needs_xla(module) else None)
+        step, jit = traced(module, _step(module, stage), dataloader_idx), True if needs_xla(module) else None
+        loops_of(module)[key] = tf.function(step, autograph=False, jit_compile=jit, reduce_retracing=differing)
     program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
     return program
 
 
 def batch_program(module: Module, loader: Loader, stage: Stage) -> Callable[[Any, tf.Tensor], Any]:
     """Cuts a batch out of a stage's rows and preprocesses it: one graph, where several operations would cost several times."""
-    key = ("batch", _known(loader), stage.batch_size)
+    key = ("batch", _known(loader), stage.key)
     if key not in loops_of(module):
-        preprocess, size = _preprocessing(module, loader), stage.batch_size
-        loops_of(module)[key] = tf.function(lambda rows, index: preprocess(slice_batch(rows, index, size)), autograph=False)
+        preprocess, cut = _preprocessing(module, loader), stage.cut
+        signature = (stage.signature, tf.TensorSpec([], tf.int32))
+        loops_of(module)[key] = tf.function(
+            lambda rows, index: preprocess(cut(rows, index)), autograph=False, input_signature=signature
+        )
     program: Callable[[Any, tf.Tensor], Any] = loops_of(module)[key]
     return program
 
@@ -97,14 +102,14 @@ def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
 
 def _known(loader: Loader) -> Any:
     """What stands for a loader in a key: a program keeps its transform alive, so that its id is its own."""
-    return type(loader), loader.transform if isinstance(loader.transform, Hashable) else id(loader.transform)
+    return loader.of_arrays, loader.transform if isinstance(loader.transform, Hashable) else id(loader.transform)
 
 
 def _preprocessing(module: Module, loader: Loader) -> Callable[[Any], Any]:
     """The loader's transform, and what the module makes of its batches, without the loader: a program must not keep its data
     alive."""
-    kind, transform = type(loader), loader.transform
-    return lambda batch: module.receives(apply_transform(transform, batch), kind)
+    of_arrays, transform = loader.of_arrays, loader.transform
+    return lambda batch: module.receives(apply_transform(transform, batch), of_arrays)
 
 
 def trace_anew_if_changed(module: Module) -> None:

@@ -19,6 +19,7 @@ from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.programs import logs_of, loops_of, trace_anew_if_changed
 from mnist_tuner.trainer.seed import global_generator
 from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
+from mnist_tuner.trainer.streaming import StreamLoader
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer
@@ -181,7 +182,7 @@ def make_ready(trainer: Trainer, module: Module, loader: Loader | None) -> None:
 
 def take_order(trainer: Trainer, loader: Loader) -> None:
     """A resumed training takes its rows in the order in which it began."""
-    shuffled = loader if isinstance(loader, ArrayLoader) and loader.shuffle else None
+    shuffled = loader if isinstance(loader, (ArrayLoader, StreamLoader)) and loader.shuffle else None
     if trainer.checkpoint is not None:
         header = trainer.checkpoint.header
         if shuffled is not None and header.data_seed not in (None, shuffled.seed):

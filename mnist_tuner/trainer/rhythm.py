@@ -37,7 +37,8 @@ def validation_due(trainer: Trainer, at_end: bool) -> bool:
     progress, limits, every = trainer.progress, trainer.limits, trainer.val_check_batches
     if progress.validated or not trainer.validates or not limits.validates_in(progress.epoch):
         return False
-    if at_end and (stopping(trainer) or math.isinf(every)):
+    once = isinstance(limits.val_check_interval, float) and limits.val_check_interval == 1.0
+    if at_end and (stopping(trainer) or math.isinf(every) or once):  # the data may have ended before they were expected to
         return True
     counted = progress.total_batches if limits.check_val_every_n_epoch is None else progress.batch
     return counted > 0 and counted % every == 0
@@ -45,8 +46,9 @@ def validation_due(trainer: Trainer, at_end: bool) -> bool:
 
 def validation_is_extra(trainer: Trainer) -> bool:
     """Whether there is a validation now for no other reason than that the training stops."""
-    every = trainer.val_check_batches
-    return not math.isinf(every) and validation_due(trainer, at_end=True) and not validation_due(trainer, at_end=False)
+    endless = math.isinf(trainer.val_check_batches)
+    due = stopping(trainer) and not endless and validation_due(trainer, at_end=True)
+    return due and not validation_due(trainer, at_end=False)
 
 
 def batches_until_due(trainer: Trainer) -> int:

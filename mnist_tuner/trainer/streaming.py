@@ -7,19 +7,24 @@ cost several times the step.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, count, islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from mnist_tuner.trainer.datamodule import STAGE_BYTES, DataModule, Loader, Stage, one_ahead
+from mnist_tuner.trainer.datamodule import STAGE_BYTES, DataModule, Loader, Stage, as_in_keras, bytes_of, one_ahead
+from mnist_tuner.trainer.seed import current_seed
 
 STAGE_BATCHES = 100
-Shape = list[tuple[tuple[int, ...], Any]]
+Shape = tuple[tuple[tuple[int | None, ...], Any], ...]
+_BEGUN: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many iterations over a source have been begun, by whichever loader."""
 
 
 def as_loader(data: Any, argument: str) -> Loader:
@@ -56,20 +61,35 @@ def as_loader(data: Any, argument: str) -> Loader:
 
 
 class StreamLoader(Loader):
-    """Batches of a source, in order; of batches that differ in shape, those like the first run fastest.
+    """Batches of a source, in order. Where they differ in shape, or are ragged, they run in a plain graph, open in what differs.
 
     Resuming in mid-epoch is exact where the source gives equal batches in equal epochs: always with a seeded
     `tf.data.Dataset.shuffle`, whose order in an epoch depends on how often it has been iterated over: that is made up for.
 
     Args:
         source: a `tf.data.Dataset` of batches, a `keras.utils.PyDataset`, or an iterable of batches.
+        shuffle: whether a `keras.utils.PyDataset` that ends gives its batches in an order of its own in each epoch, which
+            follows from the seed given to `seed_everything`.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, shuffle: bool = False) -> None:
         self.source = source
-        self._shape: Shape | None = None
-        self._shapes: set[str] = set()
-        self._epochs_begun = 0
+        self.shuffle = shuffle
+        self.seed_given, self.seed = False, current_seed()
+        self._begun = 0
+        with suppress(TypeError):  # a list has no order of its own to remember
+            self._begun = _BEGUN.get(source, 0)
+        self._batches: Iterator[Any] = iter(())
+        self._place: tuple[int | None, int] | None = None
+        """The epoch and the index of the next of these batches; no epoch where they have been looked at only."""
+        self._shapes: list[Shape] = []
+        """Those that are traced for themselves: of the first batch, and one other, as an epoch's last batch is often short."""
+        self._common: Shape = ()
+        """What all others have in common, traced together."""
+        self._differ: bool | None = None
+        """Whether all are; None before it is known."""
+        self._capacity = 0
+        """Batches of a stage of the first shape: always so many, since each number of them would be traced anew."""
         self._used = False
 
     @property
@@ -83,106 +103,224 @@ class StreamLoader(Loader):
         return len(self.source) if hasattr(self.source, "__len__") else float("inf")
 
     def first_batch(self, size: int | None = None) -> Any:
-        """The first batch, or its first `size` examples."""
-        batch = next(self._batches(0), None)
+        """The first batch, or its first `size` examples, preprocessed."""
+        batch = self._first()
         if batch is None:
             raise ValueError(f"the {type(self.source).__name__} gives no batches")
-        self._batch_size_of(batch)
-        return tf.nest.map_structure(lambda part: part[:size], batch)
+        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part[:size]), batch))
 
     def fixed(self, batches: int) -> StreamLoader:
         """The first batches, kept in memory."""
-        return StreamLoader([batch for batch, _ in zip(self._batches(0), range(batches), strict=False)])
+        loader = StreamLoader(list(islice(self._read(0, 0), batches)))
+        loader.transform = self.transform
+        return loader
 
     def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
-        """The epoch's batches from `start` on, to `stop`, in stages of equal shapes."""
-        while self._epochs_begun < epoch:  # resumed: a shuffled source must come to the order of this epoch
-            self._begin_epoch()
-            next(self._batches(0), None)
-            self._end_epoch()
-            self._epochs_begun += 1
-        self._epochs_begun += 1
+        """The epoch's batches from `start` on, to `stop`. An epoch that begins where one was left goes on with its batches."""
+        if not self._shapes:
+            self._first()
         used, self._used = self._used, True
-        self._begin_epoch()
+        self._begin_epoch(epoch)
         try:
-            yield from one_ahead(self._grouped(start, stop), at_once=used)
+            yield from one_ahead(self._grouped(epoch, start, stop), at_once=used)
         finally:  # also where the epoch is left before its end
-            self._end_epoch()
+            if isinstance(self.source, keras.utils.PyDataset):
+                self.source.on_epoch_end()
 
-    def _grouped(self, start: int, stop: float) -> Iterator[Stage]:
-        group: list[Any] = []
-        shape: Shape = []
-        capacity = 0
-        first, most = start, min(self.num_batches, stop)
-        for batch in self._batches(start) if most == math.inf else islice(self._batches(start), max(0, int(most) - start)):
-            size = self._batch_size_of(batch)
-            if group and (len(group) == capacity or _shape(batch) != shape):
-                yield self._stage(group, first, capacity)
-                first, group = first + len(group), []
-            if not group:
-                shape = _shape(batch)
-                batch_bytes = sum(int(part.nbytes) for part in tf.nest.flatten(batch))
-                capacity = int(max(1, min(STAGE_BATCHES, most, STAGE_BYTES // max(1, batch_bytes))))
-                if self._shape is None:
-                    self._shape, self.batch_size = shape, size
-            group.append(batch)
-        if group:
-            yield self._stage(group, first, capacity)
+    # Reading.
 
-    def _stage(self, group: list[Any], first: int, capacity: int) -> Stage:
-        shape = _shape(group[0])
-        if str(shape) not in self._shapes:
-            self._shapes.add(str(shape))
-            if len(self._shapes) == 3:  # two are usual: an epoch's last batch is often short
-                warnings.warn(
-                    f"the batches have changing shapes (the third is {shape[0][0]}): each is traced anew, and only those like "
-                    "the first are compiled by XLA. Pad them to one shape to be faster",
-                    stacklevel=2,
-                )
-        whole = shape == self._shape
-        padding = group[:1] * (capacity - len(group)) if whole else []
-        rows = tf.nest.map_structure(lambda *parts: tf.convert_to_tensor(np.concatenate(parts)), *group, *padding)
-        return Stage(rows, shape[0][0][0], first, len(group), whole)
+    def begin(self) -> None:
+        """Begins an iteration over the source, which may have another order in each."""
+        self._batches, self._place = map(_arrays, self.source), (None, 0)
+        self._count()
 
-    def _batches(self, start: int) -> Iterator[Any]:
-        """The source's batches as structures of numpy arrays."""
-        if isinstance(self.source, tf.data.Dataset):
-            batches: Iterator[Any] = (self.source.skip(start) if start else self.source).as_numpy_iterator()
-            return batches
+    def _read(self, epoch: int, start: int) -> Iterator[Any]:
+        """The batches of an epoch as structures of numpy arrays (and ragged tensors)."""
         if isinstance(self.source, keras.utils.PyDataset):
             number = self.source.num_batches
-            indices: Iterable[int] = count(start) if number is None else range(start, number)
-            return (_arrays(self.source[index]) for index in indices)
-        return (_arrays(batch) for batch in islice(self.source, start, None))
+            order: Iterable[Any] = count(start) if number is None else range(start, number)
+            if self.shuffle and number is not None:
+                order = np.random.default_rng([self.seed, epoch]).permutation(number)[start:].tolist()
+            yield from (_arrays(self.source[index]) for index in order)
+            return
+        if self._place != (epoch, start):
+            if self._place != (None, 0) or self._begun <= epoch:
+                self.begin()
+            while self._begun <= epoch:  # resumed: a shuffled source must come to the order of this epoch
+                if not isinstance(self.source, tf.data.Dataset):  # others may draw it only now
+                    next(self._batches, None)
+                self.begin()
+            for _ in islice(self._batches, start):
+                pass
+        for index, batch in enumerate(self._batches, start + 1):
+            self._place = epoch, index
+            yield batch
+        self._place = None
 
-    def _begin_epoch(self) -> None:
+    def _first(self) -> Any:
+        """The first batch of the source, or None; the next epoch begins with it, so that no order of a source is passed over."""
         if isinstance(self.source, keras.utils.PyDataset):
+            batch = None if self.source.num_batches == 0 else _arrays(self.source[0])
+        else:
+            if self._place != (None, 0):
+                self.begin()
+            batch = next(self._batches, None)
+            self._batches = chain([] if batch is None else [batch], self._batches)
+        if batch is not None and not self._shapes:
+            self.batch_size = self._batch_size_of(batch)
+            self._shapes = [_shape(batch)]
+            self._capacity = int(max(1, min(STAGE_BATCHES, self.num_batches, STAGE_BYTES // max(1, _bytes_of(batch)))))
+        return batch
+
+    def _begin_epoch(self, epoch: int) -> None:
+        if isinstance(self.source, keras.utils.PyDataset):
+            while self._begun < epoch:  # resumed: it may change from epoch to epoch
+                self.source.on_epoch_begin()
+                self.source.on_epoch_end()
+                self._count()
             self.source.on_epoch_begin()
+            self._count()
 
-    def _end_epoch(self) -> None:
-        if isinstance(self.source, keras.utils.PyDataset):
-            self.source.on_epoch_end()
+    def _count(self) -> None:
+        self._begun += 1
+        with suppress(TypeError):
+            _BEGUN[self.source] = self._begun
 
     def _batch_size_of(self, batch: Any) -> int:
         parts = tf.nest.flatten(batch)
-        dense = all(isinstance(part, np.ndarray) and part.ndim and not part.dtype.hasobject for part in parts)
-        if not dense or len({len(part) for part in parts}) != 1:
+        if not all(len(part.shape) for part in parts) or len({part.shape[0] for part in parts}) != 1:
             raise ValueError(
-                f"the {type(self.source).__name__} gives {tf.nest.map_structure(np.shape, batch)}: expected batches, dense "
+                f"the {type(self.source).__name__} gives {tf.nest.map_structure(np.shape, batch)}: expected batches, "
                 "arrays whose first dimension is the examples; of a tf.data.Dataset of examples take dataset.batch(32)"
             )
-        return len(parts[0])
+        return int(parts[0].shape[0])
 
+    # Putting together.
 
-def _shape(batch: Any) -> Shape:
-    return [(part.shape, part.dtype) for part in tf.nest.flatten(batch)]
+    def _grouped(self, epoch: int, start: int, stop: float) -> Iterator[Stage]:
+        batches = self._read(epoch, start)
+        if min(self.num_batches, stop) < math.inf:
+            batches = islice(batches, max(0, int(min(self.num_batches, stop)) - start))
+        group: list[Any] = []
+        kind: Shape | None = None
+        group_bytes, first = 0, start
+        for batch in self._looked_ahead(batches, start) if self._differ is None else batches:
+            batch_bytes = _bytes_of(batch)
+            next_kind = self._kind(_shape(batch))
+            if kind is None:
+                full = len(group) == STAGE_BATCHES or group_bytes + batch_bytes > STAGE_BYTES
+            else:
+                full = len(group) == (self._capacity if kind == self._shapes[0] else 1)
+            if group and (full or next_kind != kind):
+                yield self._stage(group, first, kind)
+                group, group_bytes, first = [], 0, first + len(group)
+            group.append(batch)
+            group_bytes, kind = group_bytes + batch_bytes, next_kind
+        if group:
+            yield self._stage(group, first, kind)
+
+    def _looked_ahead(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
+        """The batches, after a look at so many as a stage holds: where a tenth is not like the first, none is worth compiling."""
+        ahead: list[Any] = []
+        size = 0
+        while size < STAGE_BYTES and len(ahead) < STAGE_BATCHES and (batch := next(batches, None)) is not None:
+            ahead.append(batch)
+            size += _bytes_of(batch)
+        others = [shape for shape in map(_shape, ahead) if shape != self._shapes[0]]
+        differ = len(others) > max(1, len(ahead) // 10) or any(map(_ragged, tf.nest.flatten(ahead[:1])))
+        self._differ = differ or (None if start else False)  # of the end of an epoch that is resumed too little is seen
+        for shape in others if self._differ else []:
+            self._kind(shape)
+        return chain(ahead, batches)
+
+    def _kind(self, shape: Shape) -> Shape | None:
+        """The shape where batches of it are traced for themselves, else None."""
+        if not self._differ and (shape in self._shapes or len(self._shapes) < 2):
+            self._shapes = [*self._shapes, *([] if shape in self._shapes else [shape])]
+            return shape
+        self._common = _in_common(self._common or shape, shape)
+        return None
+
+    def _stage(self, group: list[Any], first: int, kind: Shape | None) -> Stage:
+        sizes = [self._batch_size_of(batch) for batch in group]
+        if kind is None:
+            rows = tuple(map(_packed, zip(*map(_parts, group), strict=True)))
+            return Stage(rows, round(np.mean(sizes)), first, len(group), whole=False, spec=_spec(group[0], self._common))
+        whole = kind == self._shapes[0]
+        padding = group[:1] * (self._capacity - len(group)) if whole else []
+        rows = tf.nest.map_structure(lambda *parts: tf.convert_to_tensor(np.concatenate(parts)), *group, *padding)
+        return Stage(rows, sizes[0], first, len(group), whole)
 
 
 def _arrays(batch: Any) -> Any:
-    """The batch as numpy arrays; float64 becomes float32, as in Keras."""
+    """The batch as numpy arrays (and ragged tensors), tensors in their own type, as in Keras; without a y that is None."""
 
     def convert(part: Any) -> Any:
-        array = np.asarray(part)
-        return array.astype(np.float32) if array.dtype == np.float64 else array
+        if _ragged(part):
+            return part
+        if isinstance(part, np.ndarray) and part.ndim:  # first, since to be asked whether it is a tensor takes its time
+            return as_in_keras(part, "a batch")
+        array = np.asarray(tf.sparse.to_dense(part) if isinstance(part, tf.SparseTensor) else part)
+        return as_in_keras(array, "a batch") if array.ndim and not tf.is_tensor(part) else array
 
-    return tf.nest.map_structure(convert, batch if not isinstance(batch, list) else tuple(batch))
+    while isinstance(batch, (tuple, list)) and len(batch) > 1 and batch[-1] is None:
+        batch = batch[:-1]
+    return keras.tree.lists_to_tuples(keras.tree.map_structure(convert, batch))
+
+
+def _ragged(part: Any) -> bool:
+    return isinstance(part, tf.RaggedTensor)
+
+
+def _as_tensor(part: Any) -> Any:
+    return part if _ragged(part) else tf.convert_to_tensor(part)
+
+
+def _parts(batch: Any) -> list[npt.NDArray[Any]]:
+    """All arrays of a batch: a ragged tensor's values and the ends of its rows are some of them."""
+    return [np.asarray(part) for part in tf.nest.flatten(batch, expand_composites=True)]
+
+
+def _bytes_of(batch: Any) -> int:
+    return sum(map(bytes_of, _parts(batch)))
+
+
+def _shape(batch: Any) -> Shape:
+    return tuple((part.shape, part.dtype) for part in _parts(batch))
+
+
+def _in_common(shape: Shape, other: Shape) -> Shape:
+    """Two shapes, open where they differ.
+
+    Raises:
+        ValueError: they differ in more than the sizes.
+    """
+    if [(len(dims), dtype) for dims, dtype in shape] != [(len(dims), dtype) for dims, dtype in other]:
+        raise ValueError(f"the batches differ in type or rank: there are {shape} and {other}")
+    return tuple(
+        (tuple(a if a == b else None for a, b in zip(dims, others, strict=True)), dtype)
+        for (dims, dtype), (others, _) in zip(shape, other, strict=True)
+    )
+
+
+def _spec(batch: Any, common: Shape) -> Any:
+    """What batches like this one have in common, as a structure of `tf.TypeSpec`."""
+    shapes = iter(common)
+
+    def spec(part: Any) -> Any:
+        dims, dtype = next(shapes)
+        if not _ragged(part):
+            return tf.TensorSpec(dims, tf.as_dtype(dtype))
+        for _ in range(part.ragged_rank):
+            next(shapes)
+        return tf.RaggedTensorSpec([None, *part.shape[1:]], part.dtype, part.ragged_rank, part.row_splits.dtype)
+
+    return tf.nest.map_structure(spec, batch)
+
+
+def _packed(parts: Sequence[npt.NDArray[Any]]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Arrays of several shapes as values, shapes and starts; see `Stage.spec`."""
+    sizes = [part.size for part in parts]
+    values = np.concatenate([part.ravel() for part in parts])
+    shapes, starts = np.array([part.shape for part in parts], np.int32), np.cumsum([0, *sizes[:-1]], dtype=np.int32)
+    return tf.convert_to_tensor(values), tf.convert_to_tensor(shapes), tf.convert_to_tensor(starts)

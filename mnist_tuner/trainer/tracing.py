@@ -62,8 +62,8 @@ def call_step(step: Callable[..., Any], *arguments: Any) -> Any:
 @contextmanager
 def logging_from(module: Module, batch: Any, batch_idx: Any, dataloader_idx: int | None) -> Iterator[None]:
     """Tells `Module.log` of which batch the values are."""
-    size = tf.nest.flatten(batch)[0].shape[0]
-    module._place = (size if size is not None else 1, batch_idx, dataloader_idx)
+    part = tf.nest.flatten(batch)[0]
+    module._place = (tf.shape(part)[0] if part.shape[0] is None else part.shape[0], batch_idx, dataloader_idx)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -153,11 +154,41 @@ def test_the_first_batch_is_in_storage_order_though_epochs_are_shuffled() -> Non
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [(np.float64, tf.float32), (np.float32, tf.float32), (np.uint8, tf.uint8), (np.int64, tf.int64)]
+    ("given", "kept"),
+    [
+        *((np.float64, tf.float32), (np.float32, tf.float32), (np.float16, tf.float32), (tf.bfloat16.as_numpy_dtype, tf.float32)),
+        *((np.uint8, tf.uint8), (np.int64, tf.int64), (np.bool_, tf.bool), (np.complex64, tf.complex64)),
+    ],
 )
-def test_float64_becomes_float32_and_other_types_stay(given: npt.DTypeLike, kept: tf.DType) -> None:
-    x, y = ArrayLoader(np.ones(4, given), {"target": np.ones(4, given)}).first_batch()
+def test_floats_become_those_of_keras_and_other_types_stay(given: npt.DTypeLike, kept: tf.DType) -> None:
+    x, y = ArrayLoader(np.ones(4, given), {"target": tf.constant(np.ones(4, given))}).first_batch()
     assert (x.dtype, y["target"].dtype) == (kept, kept)
+
+
+def test_floats_are_those_that_keras_is_set_to() -> None:
+    keras.config.set_floatx("float64")
+    try:
+        assert ArrayLoader(np.array([0.1, 0.2], np.float64)).first_batch()[0].dtype == tf.float64
+        assert ArrayLoader(np.array([0.1, 0.2], np.float32)).first_batch()[0].dtype == tf.float64
+    finally:
+        keras.config.set_floatx("float32")
+
+
+@pytest.mark.parametrize("kind", [np.str_, np.bytes_, object, tf.constant])
+def test_strings_are_kept_whole(kind: Any) -> None:
+    words = (
+        np.array(["red", "grün", "", "blue and green"])
+        if kind is not np.bytes_
+        else np.array([b"red", b"gr\xc3\xbcn", b"", b"blue and green"])
+    )
+    x = tf.constant(words) if kind is tf.constant else words.astype(kind)
+    taken = np.concatenate([batch.numpy() for (batch,) in ArrayLoader(x, batch_size=3, shuffle=True, seed=0)])
+    assert sorted(taken) == [b"", b"blue and green", "grün".encode(), b"red"]
+
+
+def test_long_strings_come_in_stages_of_little_memory() -> None:
+    loader = ArrayLoader(np.array(["x" * 100_000] * 400), batch_size=4)
+    assert [stage.batches * 400_000 <= STAGE_BYTES for stage in loader.stages(0)] == [True] * 3
 
 
 def test_tensors_are_taken_as_arrays_are() -> None:
@@ -181,6 +212,25 @@ def test_tensors_are_taken_as_arrays_are() -> None:
 def test_what_cannot_be_cut_into_batches_is_refused(arguments: tuple[Any, ...], options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         ArrayLoader(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ([[1.0, 2.0], [3.0, 4.0]], "x holds a float: expected dense arrays or tensors"),
+        (np.float32(1), "x holds a float32: expected dense arrays"),
+        ((np.ones(3), None), "x holds a NoneType: expected dense arrays"),
+        (tf.sparse.from_dense(np.eye(3)), "x holds a SparseTensor: .* of what is sparse or ragged a tf.data.Dataset"),
+        (tf.ragged.constant([[1], [2, 3]]), "x holds a RaggedTensor: expected dense arrays"),
+        (np.array([1, 2, None]), "x holds an array of Python objects: expected numbers or strings"),
+        (np.array(["a", 1], object), "x holds an array of Python objects: expected numbers or strings"),
+    ],
+    ids=["lists", "scalar", "None", "sparse", "ragged", "objects", "mixed"],
+)
+def test_what_is_no_dense_array_of_numbers_or_strings_is_refused(part: Any, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason) as caught:
+        ArrayLoader(part)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_bare_data_module_has_no_data() -> None:

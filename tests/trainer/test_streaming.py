@@ -17,6 +17,8 @@ import pytest
 import tensorflow as tf
 
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, ModelCheckpoint, Module, StreamLoader, Trainer
+from mnist_tuner.trainer.compiled import CompiledLoop
+from mnist_tuner.trainer.programs import loops_of
 from mnist_tuner.trainer.streaming import STAGE_BATCHES
 from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
@@ -398,6 +400,11 @@ def test_sparse_elements_of_a_dataset_are_trained_on_as_dense_ones(quiet: Quiet)
     assert_same_bits(fitted(quiet, data), fitted(quiet, ArrayLoader(x, y, batch_size=4)))
 
 
+def test_a_y_that_is_none_is_left_out(quiet: Quiet) -> None:
+    outputs = quiet().predict(reused()(), [[(X[:32], None), (X[32:64], None, None)]])
+    np.testing.assert_allclose(np.concatenate(outputs), reused()().model(X[:64]), atol=1e-6)
+
+
 SIZES = [16, 16, 8, 8, 16, 12, 16, 4, 3]
 
 
@@ -408,36 +415,181 @@ def changing() -> list[Batch]:
     return [(x[end - size : end], y[end - size : end]) for size, end in zip(SIZES, ends, strict=True)]
 
 
-def test_batches_of_changing_shapes_warn_once_and_train_rightly(quiet: Quiet) -> None:
-    model, twin = compiled(), compiled()
-    with pytest.warns(UserWarning, match=r"changing shapes \(the third is \(12, 4\)\)") as caught:
-        trainer = quiet(jit_compile=False, max_epochs=3)
-        trainer.fit(model, changing())
-    assert len(caught) == 1
-    assert trainer.global_step == 27
-    for _ in range(3):
-        for x, y in changing():
-            twin.train_on_batch(x, y)
-    for a, b in zip(weights(model), weights(twin), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+WORDS = np.array(["red", "green", "blue", "good", "bad", "dull", "bright", "day", "night", "rain"])
 
 
-def test_two_shapes_are_nothing_to_warn_of(quiet: Quiet) -> None:
+def sentences(count: int = 96) -> list[list[int]]:
+    """Lists of 1 to 13 numbers."""
+    generator = np.random.default_rng(1)
+    return [generator.integers(1, 20, 2 + index // 4 * 5 % 12 - index % 2).tolist() for index in range(count)]
+
+
+def padded(size: int = 4) -> tf.data.Dataset:
+    """Batches of sentences, each as long as its longest; the last is short."""
+    texts = sentences()[:-2]
+    data = tf.data.Dataset.from_generator(
+        lambda: ((t, sum(t) % 2) for t in texts),
+        output_signature=(tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)),
+    )
+    return data.apply(tf.data.experimental.assert_cardinality(len(texts))).padded_batch(size)
+
+
+def bags(ragged: bool = False) -> keras.Model:
+    """A net of sentences of any length."""
+    generator = keras.initializers.RandomNormal(seed=4)
+    words = keras.Input((None,), dtype="int32", ragged=ragged)
+    bag = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 3, embeddings_initializer=generator)(words))
+    model = keras.Model(words, keras.layers.Dense(1, activation="sigmoid", kernel_initializer=generator)(bag))
+    model.compile(keras.optimizers.SGD(0.5, 0.9), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def programs(module: Module) -> list[int]:
+    """How many programs each of the module's loops has traced."""
+    return [len(loop._programs) for loop in loops_of(module).values() if isinstance(loop, CompiledLoop)]
+
+
+def assert_as_in_keras(
+    quiet: Quiet, make: Callable[[], keras.Model], ours: Any, theirs: Any, validation: Any = None
+) -> KerasModule:
+    """Two epochs by the trainer and by Keras end alike."""
+    module, twin, trainer = KerasModule(make()), make(), quiet(jit_compile=False, max_epochs=2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fitted(quiet, [batch for batch in changing() if len(batch[0]) in (16, 8)])
+        warnings.simplefilter("error")  # nothing is said of the batches' shapes
+        trainer.fit(module, ours, validation)
+    history = twin.fit(theirs, epochs=2, shuffle=False, verbose=0, validation_data=validation).history
+    for a, b in zip(weights(module.model), weights(twin), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for name, values in history.items():
+        assert trainer.callback_metrics[name] == pytest.approx(values[-1], abs=1e-5)
+    return module
+
+
+def test_batches_of_changing_sizes_are_trained_on_by_one_program(quiet: Quiet) -> None:
+    signature = tf.TensorSpec((None, 4), tf.float32), tf.TensorSpec((None,), tf.int64)
+    theirs = tf.data.Dataset.from_generator(lambda: iter(changing()), output_signature=signature)
+    theirs = theirs.apply(tf.data.experimental.assert_cardinality(len(SIZES)))
+    assert programs(assert_as_in_keras(quiet, compiled, changing(), theirs)) == [1]
+
+
+def test_batches_of_changing_lengths_are_trained_on_by_one_program_and_one_for_the_short_last(quiet: Quiet) -> None:
+    assert len({x.shape[1] for x, _ in padded()}) > 5
+    module = assert_as_in_keras(quiet, bags, padded(), padded(), validation=padded(7))
+    assert programs(module) == [2, 2]
+
+
+def test_ragged_batches_are_trained_on_as_in_keras(quiet: Quiet) -> None:
+    texts = sentences()
+    labels = np.array([sum(text) % 2 for text in texts], np.float32)
+    data = tf.data.Dataset.from_tensor_slices((tf.ragged.constant(texts, tf.int32), labels)).batch(7)
+    module = assert_as_in_keras(quiet, lambda: bags(ragged=True), data, data, validation=data.take(3))
+    assert programs(module) == [1, 1]
+    assert module.model is not None
+    outputs = quiet().predict(module, data)
+    np.testing.assert_allclose(np.concatenate(outputs), module.model.predict(data, verbose=0), atol=1e-6)
+
+
+def test_an_epochs_short_last_batch_has_a_program_of_its_own_and_the_others_that_of_their_shape() -> None:
+    stages = list(StreamLoader(batches(X, Y, size=16)).stages(0))
+    assert [(stage.batches, stage.batch_size, stage.whole, stage.spec) for stage in stages] == [
+        (4, 16, True, None),
+        (1, 8, False, None),
+    ]
+
+
+def test_of_batches_of_which_few_differ_the_others_stay_with_the_program_of_their_shape() -> None:
+    data = batches(np.tile(X, (8, 1)), np.tile(Y, 8), size=16)
+    data[11] = tuple(part[:5] for part in data[11])
+    data[23] = tuple(part[:9] for part in data[23])
+    data[30] = tuple(part[:7] for part in data[30])
+    loader = StreamLoader(data)
+    for _ in range(2):
+        stages = list(loader.stages(0))
+        assert [(stage.batches, stage.batch_size, stage.whole) for stage in stages] == [
+            *((11, 16, True), (1, 5, False), (11, 16, True), (1, 9, False), (6, 16, True), (1, 7, False), (5, 16, True)),
+        ]
+        assert [stage.first for stage in stages] == [0, 11, 12, 23, 24, 30, 31]
+        assert len({stage.key for stage in stages if stage.whole}) == 1
+    taken = [x for x, _ in loader]
+    for x, (expected, _) in zip(taken, data, strict=True):
+        np.testing.assert_array_equal(x, expected)
+
+
+def test_batches_that_differ_in_rank_are_refused(quiet: Quiet) -> None:
+    with pytest.raises(ValueError, match="the batches differ in type or rank"):
+        quiet(jit_compile=False).fit(compiled(), [(X[:9], Y[:9]), (X[:8], Y[:8]), (X[:7], Y[:7, None]), (X[:6], Y[:6])])
 
 
 def test_validation_over_changing_shapes_weighs_each_example_alike(quiet: Quiet) -> None:
     model = compiled()
-    with pytest.warns(UserWarning, match="changing shapes"):
-        (tested,) = quiet().test(model, [changing()])
+    (tested,) = quiet().test(model, [changing()])
     x, y = (np.concatenate([batch[part] for batch in changing()]) for part in (0, 1))
     assert tested["test_loss"] == pytest.approx(model.evaluate(x, y, verbose=0)[0], abs=1e-5)
+    module = Net()
+    (tested,) = quiet().test(module, [changing()])
+    assert tested["test_loss"] == pytest.approx(float(module.loss((x, y))), abs=1e-5)
 
 
-def ragged() -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices((tf.ragged.constant([[1.0], [2.0, 3.0]] * 8), [0, 1] * 8)).batch(4)
+@pytest.mark.parametrize("hooked", [False, True])
+def test_changing_shapes_are_predicted_and_hooked_by_few_programs(hooked: bool, quiet: Quiet) -> None:
+    module, kept = KerasModule(compiled()), Kept()
+    trainer = quiet(jit_compile=False, callbacks=[kept] if hooked else [])
+    trainer.fit(module, changing())
+    outputs = trainer.predict(module, [changing()])
+    assert [len(output) for output in outputs] == SIZES
+    assert module.model is not None
+    np.testing.assert_allclose(np.concatenate(outputs), module.model(np.concatenate([x for x, _ in changing()])), atol=1e-6)
+    assert programs(module) == [1]
+    for program in loops_of(module).values():
+        if not isinstance(program, CompiledLoop):
+            assert program.experimental_get_tracing_count() <= 2
+    for taken, given in zip(kept.epochs[0] if hooked else [], changing(), strict=hooked):
+        np.testing.assert_array_equal(taken[0], given[0])
+
+
+def test_resumed_in_mid_epoch_changing_batches_end_bit_identical(tmp_path: Path, quiet: Quiet) -> None:
+    with pytest.raises(LookupError, match="stopped"):
+        fitted(quiet, changing(), callbacks=[StopAfter(12), ModelCheckpoint(tmp_path, every_n_train_steps=12)])
+    module, trainer = reused()(), quiet(max_epochs=2, jit_compile=False, callbacks=ModelCheckpoint(tmp_path))
+    trainer.fit(module, changing(), ckpt_path="last")
+    assert trainer.global_step == 18
+    trained = weights(module.model)
+    assert_same_bits(trained, fitted(quiet, changing()))
+
+
+TEXTS = np.array([" ".join(WORDS[[i % 10, i * 3 % 10, i * 7 % 10]]) for i in range(40)])[:, None]
+GOOD = np.array([float("good" in text[0]) for text in TEXTS], np.float32)
+
+
+def reader() -> keras.Model:
+    """A net of texts."""
+    split = keras.layers.TextVectorization(output_sequence_length=3, vocabulary=list(WORDS))
+    generator = keras.initializers.RandomNormal(seed=4)
+    text = keras.Input((1,), dtype="string")
+    bag = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(12, 3, embeddings_initializer=generator)(split(text)))
+    model = keras.Model(text, keras.layers.Dense(1, activation="sigmoid", kernel_initializer=generator)(bag))
+    model.compile(keras.optimizers.SGD(0.5, 0.9), "binary_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: tf.data.Dataset.from_tensor_slices((TEXTS, GOOD)).batch(16),
+        lambda: batches(TEXTS, GOOD, size=16),
+        lambda: ArrayLoader(TEXTS, GOOD, batch_size=16),
+        lambda: ArrayLoader(TEXTS.astype(object), GOOD, batch_size=16),
+        lambda: ArrayLoader(TEXTS.astype("S"), GOOD, batch_size=16),
+        lambda: ArrayLoader(tf.constant(TEXTS), tf.constant(GOOD), batch_size=16),
+    ],
+    ids=["tf.data", "list", "str", "object", "bytes", "tensor"],
+)
+def test_strings_are_trained_on_as_in_keras(data: Callable[[], Any], quiet: Quiet) -> None:
+    trained = fitted(quiet, data(), reader)
+    twin = reader()
+    twin.fit(tf.data.Dataset.from_tensor_slices((TEXTS, GOOD)).batch(16), epochs=2, shuffle=False, verbose=0)
+    for a, b in zip(trained, weights(twin), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -457,13 +609,13 @@ def ragged() -> tf.data.Dataset:
         (list, ValueError, "gives no batches"),
         (lambda: dataset(X, Y).take(0), ValueError, "gives no batches"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, Y)), ValueError, r"take dataset\.batch\(32\)"),
-        (ragged, ValueError, "expected batches, dense arrays"),
         (lambda: [(X[:32], Y[:31])], ValueError, r"gives \(\(32, 4\), \(31,\)\): expected batches"),
-        (lambda: [(X[:32], None)], ValueError, "expected batches"),
+        (lambda: [(None, X[:32])], ValueError, "expected batches"),
+        (lambda: [(X[:32].astype(object), Y[:32])], TypeError, "a batch holds an array of Python objects: expected numbers"),
     ],
     ids=[
         *("generator", "iterator", "tf iterator", "x-y tuple", "x-y list", "array", "tensor", "path", "dict", "class", "number"),
-        *("empty list", "empty dataset", "unbatched", "ragged", "lengths", "None"),
+        *("empty list", "empty dataset", "unbatched", "lengths", "None", "objects"),
     ],
 )
 def test_what_is_no_stream_of_batches_is_refused(
