@@ -45,7 +45,7 @@ def fit_keras_model(
 
     The loop is kept with the model, so that a second call compiles nothing. The order of the rows follows from the seed given
     to `seed_everything` (or the `DataModule`'s own) and the number of the epoch: calls for epochs 0 to 2 and 2 to 5 do what one
-    call for 0 to 5 does.
+    call for 0 to 5 does, to the bit where XLA is chosen for all of them or for none (see `Trainer`'s jit_compile).
 
     Args:
         model: compiled; trained in place, with the optimizer as it stands.

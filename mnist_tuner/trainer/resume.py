@@ -135,6 +135,7 @@ def resume_callbacks(trainer: Trainer, module: Module, checkpoint: Checkpoint) -
     if header.ended:
         trainer.progress.next_epoch()
     trainer.callback_metrics, trainer.validation_metrics = dict(header.metrics), dict(header.validation)
+    trainer.jit_compiled, trainer.validation_jit_compiled = header.jit_compiled, header.validation_jit_compiled
     for logger, state in zip(trainer.loggers, header.loggers, strict=False):
         logger.load_state_dict(state)
 
@@ -206,11 +207,11 @@ def take_order(trainer: Trainer, loader: Loader) -> None:
 def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool | None) -> None:
     """XLA and a plain graph round differently and draw other random numbers."""
     before = None if checkpoint is None else checkpoint.header.jit_compiled
-    if before is not None and before != jit_compiled:
+    if before is not None and before is not jit_compiled:
         names = {True: "XLA", False: "a plain graph"}
         warnings.warn(
-            f"the checkpoint was made with {names[before]} and is resumed with {names[bool(jit_compiled)]}: the result will "
-            "differ; see jit_compile",
+            f"the checkpoint was made with {names[before]} and is resumed with {names[not before]}: the result will differ; see "
+            "jit_compile",
             stacklevel=5,
         )
 
