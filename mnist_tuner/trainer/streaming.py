@@ -228,7 +228,8 @@ class StreamLoader(Loader):
             size += _bytes_of(batch)
         others = [shape for shape in map(_shape, ahead) if shape != self._shapes[0]]
         differ = len(others) > max(1, len(ahead) // 10) or any(map(_ragged, tf.nest.flatten(ahead[:1])))
-        self._differ = differ or (None if start else False)  # of the end of an epoch that is resumed too little is seen
+        enough = not start and (size >= STAGE_BYTES or len(ahead) >= min(STAGE_BATCHES, self.num_batches))
+        self._differ = differ or (False if enough else None)  # a sanity check sees too little, or the end of an epoch
         for shape in others if self._differ else []:
             self._kind(shape)
         return chain(ahead, batches)

@@ -472,10 +472,10 @@ def test_batches_of_changing_sizes_are_trained_on_by_one_program(quiet: Quiet) -
     assert programs(assert_as_in_keras(quiet, compiled, changing(), theirs)) == [1]
 
 
-def test_batches_of_changing_lengths_are_trained_on_by_one_program_and_one_for_the_short_last(quiet: Quiet) -> None:
+def test_batches_of_changing_lengths_are_trained_on_by_one_program(quiet: Quiet) -> None:
     assert len({x.shape[1] for x, _ in padded()}) > 5
     module = assert_as_in_keras(quiet, bags, padded(), padded(), validation=padded(7))
-    assert programs(module) == [2, 2]
+    assert programs(module) == [3, 1]  # the sanity check sees two batches, from which nothing follows, and traces them
 
 
 def test_ragged_batches_are_trained_on_as_in_keras(quiet: Quiet) -> None:
