@@ -89,6 +89,7 @@ class Trainer(TrainerProperties):
         interrupted: whether the last run was ended by Ctrl-C.
         callback_metrics: every metric by name, as callbacks want it; logged_metrics: what the loggers got last.
         state: fn, stage and status.
+        verbose: what Keras's callbacks find under this name in their params: 1 with a progress bar, 0 without; may be set.
         in_call: whether the compiled loop is running (as a signal handler may see it).
         jit_compiled, validation_jit_compiled: whether XLA ran the last training, and its validation; None before them.
         compile_seconds: what tracing and compiling have cost so far.
