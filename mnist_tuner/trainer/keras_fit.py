@@ -200,9 +200,13 @@ class _Weighted:
 
 def _checked(class_weight: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
     try:
-        return tuple(sorted((int(label), float(value)) for label, value in class_weight.items()))
+        weights = sorted((int(label), float(value)) for label, value in class_weight.items())
+        whole = all(int(label) == label for label in class_weight)  # int() would make 1 of "1" and of 1.5
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"class_weight is {class_weight!r}: expected a dict, a weight for each class's number") from None
+        whole = False
+    if not whole:
+        raise ValueError(f"class_weight is {class_weight!r}: expected a dict, a weight for each class's number")
+    return tuple(weights)
 
 
 class _FitEpochs(Loader):
