@@ -161,7 +161,7 @@ class Cells:
 
     def end(self, identity: str) -> tuple[dict[str, Any], str]:
         """Waits for a cell's end: its reply, and what it has printed."""
-        deadline, said = time.monotonic() + 120, ""
+        deadline, said = time.monotonic() + 300, ""
         while True:
             message = self.client.get_iopub_msg(timeout=deadline - time.monotonic())
             if message["parent_header"].get("msg_id") != identity:
@@ -197,7 +197,7 @@ from pathlib import Path
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.runner import search, train
 small = {"widths": (8, 48, 8), "replicates": 2, "final_seeds": 1, "data": Path("pictures"), "output": Path("runs")}
-config = SearchConfig(trials=6, epochs=300, workers=2, **small)
+config = SearchConfig(trials=6, epochs=150, workers=2, **small)
 """
 
 
