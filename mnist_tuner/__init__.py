@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mnist_tuner._version import __version__
 
 if TYPE_CHECKING:
-    from mnist_tuner.data import MNISTDataModule, load_dataset
     from mnist_tuner.errors import InputError
-    from mnist_tuner.models import WidthHyperModel, build_baseline
+    from mnist_tuner.mnist import WidthHyperModel, build_baseline
+    from mnist_tuner.mnist.data import MNISTDataModule, load_dataset
     from mnist_tuner.search import Tuner
     from mnist_tuner.trainer import (
         ArrayLoader,
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "InputError": "errors",
-    "MNISTDataModule": "data",
+    "MNISTDataModule": "mnist.data",
     "Tuner": "search",
-    "WidthHyperModel": "models",
-    "build_baseline": "models",
-    "load_dataset": "data",
+    "WidthHyperModel": "mnist",
+    "build_baseline": "mnist",
+    "load_dataset": "mnist.data",
 }
 
 __all__ = [

@@ -46,7 +46,7 @@ def options(
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Puts a file's options in the place of the defaults: the command line wins over it, and it over the environment."""
     if path is not None:
-        from mnist_tuner.options_file import read_options
+        from mnist_tuner.config import read_options
 
         command = {"runs": "list_runs"}.get(str(context.info_name), str(context.info_name))
         hints = get_type_hints(globals()[command])
@@ -160,7 +160,7 @@ def train(
 ) -> None:
     """Train the baseline, test it on the test images, and report."""
     from mnist_tuner.config import TrainConfig, check_duration
-    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.reports.report import RunReport
     from mnist_tuner.runner import training
     from mnist_tuner.runs import to_json
@@ -267,7 +267,7 @@ def search(
 ) -> None:
     """Search the widths of the hidden layers, compare the winner with the baseline, and report."""
     from mnist_tuner.config import SearchConfig, check_duration
-    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.reports.search import SearchReport
     from mnist_tuner.runner import searching
     from mnist_tuner.runs import to_json
@@ -323,7 +323,7 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Print a run's or a search's report again, or compare several."""
-    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.runner import reporting
     from mnist_tuner.runs import to_json
 
@@ -339,7 +339,7 @@ def list_runs(
     json: JsonOption = False,
 ) -> None:
     """List the runs and searches: date, net, status, test accuracy, time."""
-    from mnist_tuner.reports.console import Terminal
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.runner import reporting
     from mnist_tuner.runs import to_json
 
@@ -366,9 +366,9 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Test a saved model, on its own test images or on others."""
-    from mnist_tuner.reports.console import Terminal
-    from mnist_tuner.runner.evaluating import evaluate
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.runs import to_json
+    from mnist_tuner.saved.evaluate import evaluate
 
     document = evaluate(model, Terminal(stderr=json), data=data, classes=classes, quiet=quiet)
     if json:
@@ -387,9 +387,9 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Read digits in pictures: photos, scans, drawings."""
-    from mnist_tuner.reports.console import Terminal
-    from mnist_tuner.runner.predicting import predict
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.runs import to_json
+    from mnist_tuner.saved.predict import predict
 
     if csv and json:
         raise InputError("--csv and --json: give one of them")
@@ -419,9 +419,9 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a model for other programs, preprocessing included."""
-    from mnist_tuner.reports.console import Terminal
-    from mnist_tuner.runner.exporting import export
+    from mnist_tuner.render.run import Terminal
     from mnist_tuner.runs import to_json
+    from mnist_tuner.saved.export import export
 
     document = export(model, Terminal(stderr=json), kind=kind, output=output, quiet=quiet)
     if json:
@@ -461,7 +461,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    from mnist_tuner.reports.console import printable
+    from mnist_tuner.render.run import printable
 
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.atomic import TEMPORARY, atomic_write
+from mnist_tuner.trainer.files import TEMPORARY, atomic_write
 
 
 class RunDirectory:

@@ -54,7 +54,7 @@ console = Console(width=110 if not sys.stdout.isatty() else None)
 
 def _notebook(keras: Any, **compile_options: Any) -> dict[str, float]:
     """The notebook of every tutorial. Its `keras.datasets.mnist.load_data()` downloads; the same arrays are read here."""
-    from mnist_tuner.data import load_dataset
+    from mnist_tuner.mnist.data import load_dataset
 
     data = load_dataset()
     x_train, x_test = data.train_images / 255.0, data.test_images / 255.0
@@ -104,7 +104,7 @@ def sklearn_mlp() -> dict[str, float]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    from mnist_tuner.data import load_dataset
+    from mnist_tuner.mnist.data import load_dataset
 
     warnings.simplefilter("ignore", ConvergenceWarning)
     data = load_dataset()
@@ -122,7 +122,7 @@ def jax_scan() -> dict[str, float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from mnist_tuner.data import load_dataset
+    from mnist_tuner.mnist.data import load_dataset
 
     data = load_dataset()
     x, y = jnp.asarray(data.train_images.reshape(-1, 784)), jnp.asarray(data.train_labels, jnp.int32)
@@ -169,7 +169,7 @@ def _in_torch() -> tuple[Any, Any, Any, Any, Any]:
     import torch
     from torch import nn
 
-    from mnist_tuner.data import load_dataset
+    from mnist_tuner.mnist.data import load_dataset
 
     data = load_dataset()
     x_train, x_test = (torch.tensor(images / 255.0, dtype=torch.float32) for images in (data.train_images, data.test_images))

@@ -77,11 +77,11 @@ def large_report() -> dict[str, float]:
     """Seconds to read that report, to print it, and to write its page and figures, after the imports."""
     from rich.console import Console
 
-    import mnist_tuner.reports.figures
-    import mnist_tuner.reports.html  # noqa: F401
-    from mnist_tuner.reports import search_console
+    import mnist_tuner.render.figures
+    import mnist_tuner.render.html  # noqa: F401
+    from mnist_tuner.render import search as search_console
+    from mnist_tuner.render.page import write_page
     from mnist_tuner.reports.stored import load_report
-    from mnist_tuner.runner.page import write_page
     from mnist_tuner.runs import to_json
 
     with tempfile.TemporaryDirectory() as name:
@@ -126,7 +126,7 @@ def predict_study(repeats: int, run: Callable[..., Any], child: Callable[..., di
     """What reading pictures costs: one, and a thousand."""
     from PIL import Image
 
-    from mnist_tuner.data import load_dataset
+    from mnist_tuner.mnist.data import load_dataset
 
     command = [sys.executable, "-m", "mnist_tuner"]
     with tempfile.TemporaryDirectory() as name:

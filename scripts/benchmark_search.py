@@ -27,7 +27,7 @@ def stock_search() -> dict[str, Any]:
     import keras
     import keras_tuner
 
-    from mnist_tuner.data import MNISTDataModule
+    from mnist_tuner.mnist.data import MNISTDataModule
 
     data = MNISTDataModule(val_fraction=VAL_FRACTION, split_seed=0)
     images, labels = data.dataset.train_images / 255.0, data.dataset.train_labels
@@ -81,8 +81,8 @@ def _our_trials(widths: list[tuple[int, int]], workers: int) -> dict[str, Any]:
     load_tensorflow(threads=1, cached=False)
     load_keras_tuner(bayesian=False)
 
-    from mnist_tuner.data import MNISTDataModule
-    from mnist_tuner.models import WidthHyperModel
+    from mnist_tuner.mnist import WidthHyperModel
+    from mnist_tuner.mnist.data import MNISTDataModule
     from mnist_tuner.search.dask_engine import DaskEngine
     from mnist_tuner.search.tuner import Tuner
 

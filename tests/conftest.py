@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tuner import load_dataset
-from mnist_tuner.data import Dataset
+from mnist_tuner.mnist.data import Dataset
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,8 +15,8 @@ import pytest
 from mnist_tuner._version import __version__
 from mnist_tuner.startup import compile_cache
 from mnist_tuner.trainer import read_checkpoint
-from tests.called import called, refused
-from tests.commands import environment, mnist_tuner
+from tests.support.called import called, refused
+from tests.support.commands import environment, mnist_tuner
 
 
 @pytest.fixture

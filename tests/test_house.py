@@ -9,40 +9,11 @@ from pathlib import Path
 import pytest
 
 import mnist_tuner
-from tests.commands import python
+from tests.support.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
-ABOVE = {  # what each room may import of the house
-    "trainer": {"trainer", "_version"},
-    "data": {"trainer", "errors"},
-    "models": {"models", "data", "trainer", "errors"},
-    "search": {"search", "trainer", "runs", "startup", "errors"},
-    "reports": {"reports", "search", "trainer", "runs", "config", "errors"},
-    "runs": {"trainer", "errors"},
-    "config": {"trainer", "errors"},
-    "startup": {"errors"},
-    "images": {"errors"},
-    "likeness": {"images"},
-    "options_file": {"errors"},
-    "runner": {
-        *(
-            "runner",
-            "_version",
-            "config",
-            "reports",
-            "search",
-            "models",
-            "data",
-            "images",
-            "likeness",
-            "trainer",
-            "runs",
-            "startup",
-        ),
-        *("options_file", "errors"),
-    },
-    "cli": {"runner", "config", "options_file", "reports", "runs", "errors", "_version"},
-}
+ORDER = ("errors", "trainer", "startup", "runs", "config", "mnist", "search", "reports", "render", "saved", "runner", "cli")
+"""The rooms; each may import those before it, and itself."""
 
 
 def imports(path: Path) -> set[str]:
@@ -57,11 +28,41 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("room", ABOVE)
-def test_arrows_point_one_way(room: str) -> None:
-    files = list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
-    for path in files:
-        assert imports(path) <= ABOVE[room], path
+@pytest.mark.parametrize("room", ORDER)
+def test_rooms_import_only_what_lies_below(room: str) -> None:
+    allowed = {"_version", *ORDER[: ORDER.index(room) + 1]}
+    for path in list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]:
+        assert imports(path) <= allowed, path
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__", "__main__", "_version"} == set(ORDER)
+
+
+def modules() -> dict[str, set[str]]:
+    """What each module of the package imports of the package, wherever it does, types included."""
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_tuner"):
+                asked = {f"{node.module}.{alias.name}" for alias in node.names}
+                packages = f"{node.module}.__init__"
+                found[name] |= {each for each in asked if each in paths} or {packages if packages in paths else node.module}
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name in paths}
+        found[name] -= {name}
+    return found
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    left = modules()
+    while ends := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in ends:
+            del left[name]
+    assert left == {}
 
 
 @pytest.mark.parametrize(
@@ -69,15 +70,15 @@ def test_arrows_point_one_way(room: str) -> None:
     [
         "mnist_tuner",
         "mnist_tuner.cli",
-        "mnist_tuner.data",
+        "mnist_tuner.mnist.data",
         "mnist_tuner.trainer",
         "mnist_tuner.runner.training",
         "mnist_tuner.runner.searching",
         "mnist_tuner.runner.seeds",
         "mnist_tuner.runner.reporting",
         "mnist_tuner.reports.stored",
-        "mnist_tuner.reports.html",
-        "mnist_tuner.reports.figures",
+        "mnist_tuner.render.html",
+        "mnist_tuner.render.figures",
         "mnist_tuner.search",
         "mnist_tuner.search.worker",
     ],

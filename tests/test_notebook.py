@@ -17,8 +17,8 @@ import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 
-from tests.commands import ROOT, environment
-from tests.searches import journal, wait_until, write_pictures
+from tests.support.commands import ROOT, environment
+from tests.support.searches import journal, wait_until, write_pictures
 
 NOTEBOOK = ROOT / "scripts" / "MNIST.ipynb"
 SMALL = """

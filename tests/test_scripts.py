@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, environment, python
+from tests.support.commands import ROOT, environment, python
 
 PYPROJECT = """
 [build-system]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.commands import python
+from tests.support.commands import python
 
 DEFERRED = """
 import sys
@@ -160,12 +160,12 @@ print(module.weight.numpy().round(4).tolist(), module.optimizer.get_slot_names()
 
 DRAWN = """
 import hashlib
-from mnist_tuner.runner import page
+from mnist_tuner.render import page
 page.load_drawing()
 page._loading.join()
 from matplotlib.artist import Artist, kwdoc
 from matplotlib.lines import Line2D
-from mnist_tuner.reports.drawing import Drawing, INK, key, sheet, style
+from mnist_tuner.render.drawing import Drawing, INK, key, sheet, style
 class Own(Line2D):
     def set_own(self, own): pass
 with style():

@@ -13,12 +13,15 @@ from rich.text import Text
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
-from mnist_tuner.reports import comparison_console, console, index, search_console
+from mnist_tuner.render import comparison as comparison_console
+from mnist_tuner.render import run as console
+from mnist_tuner.render import runs as index
+from mnist_tuner.render import search as search_console
+from mnist_tuner.render.page import FIGURES, write_page
 from mnist_tuner.reports.comparison import ComparisonReport, compare_all, contestant
 from mnist_tuner.reports.report import RunReport
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.stored import TestPredictions, list_runs, load_predictions, load_report
-from mnist_tuner.runner.page import FIGURES, write_page
 
 if TYPE_CHECKING:
     import numpy as np

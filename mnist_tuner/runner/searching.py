@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.config import SearchConfig, TrainConfig, write_options
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.options_file import write_options
+from mnist_tuner.render.page import keep_page
+from mnist_tuner.render.run import headline
+from mnist_tuner.render.search import heading, result, result_line, setting
 from mnist_tuner.reports.comparison import compare, contestant
-from mnist_tuner.reports.console import headline
 from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, read_curves, units_of
-from mnist_tuner.reports.search_console import heading, result, result_line, setting
-from mnist_tuner.runner.page import keep_page
-from mnist_tuner.runner.setting import (
+from mnist_tuner.runner.session import (
     as_text,
     check_data,
     check_memory,
@@ -40,7 +39,7 @@ from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import replicate_seeds
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.files import atomic_write
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
@@ -208,8 +207,8 @@ class _Search:
 
                 self.engine = DaskEngine(config.workers, config.scheduler, self.security)
 
-        from mnist_tuner.data import MNISTDataModule
-        from mnist_tuner.models import WidthHyperModel
+        from mnist_tuner.mnist import WidthHyperModel
+        from mnist_tuner.mnist.data import MNISTDataModule
         from mnist_tuner.search.tuner import Tuner
 
         try:

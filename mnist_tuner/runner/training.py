@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from mnist_tuner.config import TrainConfig, threads_for
+from mnist_tuner.config import TrainConfig, threads_for, write_options
 from mnist_tuner.errors import InputError
-from mnist_tuner.options_file import write_options
-from mnist_tuner.reports import console as rendering
+from mnist_tuner.render import run as rendering
+from mnist_tuner.render.page import keep_page, load_drawing
 from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
-from mnist_tuner.runner.page import keep_page, load_drawing
-from mnist_tuner.runner.setting import (
+from mnist_tuner.runner.session import (
     as_text,
     available_cores,
     check_data,
@@ -37,7 +36,7 @@ from mnist_tuner.runner.setting import (
 from mnist_tuner.runner.trainings import build, data_module, history_callback, judge, judging_module
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
-from mnist_tuner.trainer.atomic import atomic_path, atomic_write
+from mnist_tuner.trainer.files import atomic_path, atomic_write
 from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mnist_tuner.data import Dataset
+    from mnist_tuner.mnist.data import Dataset
     from mnist_tuner.trainer import Trainer
 
 

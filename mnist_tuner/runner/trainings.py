@@ -16,14 +16,14 @@ from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News
 from mnist_tuner.search.journal import Journal
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.files import atomic_write
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     import numpy.typing as npt
 
-    from mnist_tuner.data import Dataset, MNISTDataModule
+    from mnist_tuner.mnist.data import Dataset, MNISTDataModule
     from mnist_tuner.trainer import Trainer
 
 
@@ -178,7 +178,7 @@ def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
     Raises:
         InputError: they do not fit the data.
     """
-    from mnist_tuner.data import MNISTDataModule
+    from mnist_tuner.mnist.data import MNISTDataModule
 
     try:
         return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
@@ -188,7 +188,7 @@ def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
 
 def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
     """The model that the options want, with its first weights."""
-    from mnist_tuner.models import build_baseline
+    from mnist_tuner.mnist import build_baseline
 
     return build_baseline(
         config.hidden,
@@ -202,7 +202,7 @@ def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
 
 def judging_module(model: keras.Model) -> Any:
     """A module that predicts with the probabilities beside the model's own outputs, and counts the loss as Keras's test does."""
-    from mnist_tuner.models import class_probabilities
+    from mnist_tuner.mnist import class_probabilities
     from mnist_tuner.trainer import KerasModule
 
     class Judge(KerasModule):

@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.observer import Observer
+    from mnist_tuner.search.driver import Observer
     from mnist_tuner.search.trial import TrialSummary
     from mnist_tuner.search.tuner import Tuner
 
-_HOMES = {"Observer": "observer", "TrialSummary": "trial", "Tuner": "tuner"}
+_HOMES = {"Observer": "driver", "TrialSummary": "trial", "Tuner": "tuner"}
 
 __all__ = ["Observer", "TrialSummary", "Tuner"]
 

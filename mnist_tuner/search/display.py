@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.search.observer import Observer
+from mnist_tuner.search.driver import Observer
 from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.trainer.live import Place, open_place
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News, Started
-from mnist_tuner.search.observer import Observer
 from mnist_tuner.search.oracles import hyperparameters_of
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import TrialResult, TrialSpec, TrialSummary, replicate_seeds
@@ -239,3 +238,25 @@ class Driver:
         self.study.save_trial(trial, result, self.objective)
         self.study.save_oracle(self.oracle)
         trial.metrics = type(trial.metrics)()  # they are on the disk
+
+
+class Observer:
+    """Hears of a search's progress; override what is wanted."""
+
+    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
+        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
+
+    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
+        """A worker has begun with it."""
+
+    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
+        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
+
+    def on_trial_again(self, trial_id: str, reason: str) -> None:
+        """It has failed and is tried once more."""
+
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """Its result is on the disk; `restored` where it was so before this search was resumed."""
+
+    def on_tick(self) -> None:
+        """Some time has passed."""

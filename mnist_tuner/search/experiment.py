@@ -89,7 +89,7 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
     began = time.perf_counter()
     import keras_tuner
 
-    from mnist_tuner.trainer.loops import NonFiniteLossError
+    from mnist_tuner.trainer.loop import NonFiniteLossError
     from mnist_tuner.trainer.xla import planned_epochs
 
     planned_epochs.set(experiment.planned_epochs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.files import atomic_write
 
 
 class Journal:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -12,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.journal import Journal
-from mnist_tuner.search.tensorboard import write_trial
 from mnist_tuner.search.trial import TrialResult, TrialSummary
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.files import atomic_path, atomic_write
 
 FORMAT_VERSION = 1
 SAVING_SHARE = 0.02
@@ -200,3 +203,66 @@ def _difference(before: Any, now: Any) -> tuple[list[str], Any, Any] | None:
         if found is not None:
             return [*([name] if name else []), *found[0]], found[1], found[2]
     return None
+
+
+def fingerprint(value: Any) -> Any:
+    """JSON values that tell data apart: an array, a tensor or a table by a checksum of its bytes, an object by its own
+    `fingerprint` method.
+
+    What has neither, such as a `tf.data.Dataset`, is known by its type only.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (str, int, bool, type(None))):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): fingerprint(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [fingerprint(item) for item in value]
+    if hasattr(value, "fingerprint"):
+        return fingerprint(value.fingerprint())
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+        content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
+        return f"{array.dtype}{list(array.shape)} {hashlib.sha256(content).hexdigest()}"
+    return type(value).__qualname__
+
+
+def write_trial(folder: Path, trial: Any, result: TrialResult, objective: str) -> None:
+    """Writes a trial's event file, unless it is there: each metric's mean over the replicates by epoch, and what the HParams
+    page shows.
+
+    Args:
+        folder: of all trials' event files.
+        trial: KerasTuner's.
+        result: the same trial's.
+        objective: the metric that trials are judged by.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import summary_v2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    path = folder / trial.trial_id / "events.out.tfevents.0.trial"
+    if path.exists() or not result.completed:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    values: Mapping[str, Any] = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in trial.hyperparameters.values.items()
+    }
+    hparams = summary_v2.hparams_pb(values, trial_id=trial.trial_id, start_time_secs=now - result.seconds)
+    events = [Event(wall_time=now, file_version="brain.Event:2"), Event(wall_time=now, summary=hparams)]
+    for name in result.replicates[0].history:
+        series = [replicate.history[name] for replicate in result.replicates if name in replicate.history]
+        for epoch, each in enumerate(zip(*series, strict=False)):
+            mean = Summary(value=[Summary.Value(tag=name, simple_value=sum(each) / len(each))])
+            events.append(Event(wall_time=now, step=result.initial_epoch + epoch + 1, summary=mean))
+    with atomic_path(path, durable=False) as temporary, temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+        writer.flush()

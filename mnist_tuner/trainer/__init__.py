@@ -25,26 +25,26 @@ if TYPE_CHECKING:
         Timer,
     )
     from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-    from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule
+    from mnist_tuner.trainer.data import ArrayLoader, DataModule
     from mnist_tuner.trainer.keras_fit import fit_keras_model
     from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
-    from mnist_tuner.trainer.loops import NonFiniteLossError
+    from mnist_tuner.trainer.loop import NonFiniteLossError
     from mnist_tuner.trainer.module import KerasModule, Module
     from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
     from mnist_tuner.trainer.seed import seed_everything
-    from mnist_tuner.trainer.streaming import StreamLoader
+    from mnist_tuner.trainer.streams import StreamLoader
     from mnist_tuner.trainer.trainer import Trainer
 
 import_seconds = 0.0
 """What the import of TensorFlow through this package has cost; 0 where it was there already."""
 
 _HOMES = {
-    "ArrayLoader": "datamodule",
+    "ArrayLoader": "data",
     "CSVLogger": "loggers",
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
-    "DataModule": "datamodule",
+    "DataModule": "data",
     "EarlyStopping": "callbacks",
     "KerasCallback": "callbacks",
     "KerasModule": "module",
@@ -53,12 +53,12 @@ _HOMES = {
     "Logger": "loggers",
     "ModelCheckpoint": "callbacks",
     "Module": "module",
-    "NonFiniteLossError": "loops",
+    "NonFiniteLossError": "loop",
     "Profiler": "profiler",
     "RichModelSummary": "callbacks",
     "RichProgressBar": "callbacks",
     "SimpleProfiler": "profiler",
-    "StreamLoader": "streaming",
+    "StreamLoader": "streams",
     "TensorBoardLogger": "loggers",
     "Timer": "callbacks",
     "Trainer": "trainer",

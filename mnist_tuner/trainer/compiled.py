@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.datamodule import Stage
+from mnist_tuner.trainer.data import Stage
 from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
 
 JitCompile = Literal["auto"] | bool

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
-from mnist_tuner.trainer.datamodule import ArrayLoader, DataModule, Loader, Stage, apply_transform, dense_arrays
-from mnist_tuner.trainer.states import Progress
-from mnist_tuner.trainer.streaming import StreamLoader, as_loader
+from mnist_tuner.trainer.data import ArrayLoader, DataModule, Loader, Stage, apply_transform, dense_arrays
+from mnist_tuner.trainer.progress import Progress
+from mnist_tuner.trainer.streams import StreamLoader, as_loader
 from mnist_tuner.trainer.trainer import Trainer
 
 

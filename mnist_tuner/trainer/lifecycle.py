@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.datamodule import DataModule
+from mnist_tuner.trainer.data import DataModule
 from mnist_tuner.trainer.defaults import as_callbacks, checkpoints_last, without_saving_and_stopping
 from mnist_tuner.trainer.hooks import call_callbacks
 from mnist_tuner.trainer.interrupt import deferred_interrupt
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.states import TrainerFn, TrainerState, TrainerStatus
+from mnist_tuner.trainer.progress import TrainerFn, TrainerState, TrainerStatus
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer

@@ -12,10 +12,10 @@ import keras
 import tensorflow as tf
 
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
-from mnist_tuner.trainer.datamodule import Loader
+from mnist_tuner.trainer.data import Loader
 from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
 from mnist_tuner.trainer.module_hooks import ModuleHooks
-from mnist_tuner.trainer.states import RunningStage
+from mnist_tuner.trainer.progress import RunningStage
 from mnist_tuner.trainer.tracing import call_step, make_variables
 
 if TYPE_CHECKING:

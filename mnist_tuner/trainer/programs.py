@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
-from mnist_tuner.trainer.datamodule import Loader, Stage, apply_transform
+from mnist_tuner.trainer.data import Loader, Stage, apply_transform
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
 from mnist_tuner.trainer.optimization import needs_xla
-from mnist_tuner.trainer.states import RunningStage, TrainerFn
+from mnist_tuner.trainer.progress import RunningStage, TrainerFn
 from mnist_tuner.trainer.tracing import traced
 
 if TYPE_CHECKING:

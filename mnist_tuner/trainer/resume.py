@@ -13,13 +13,13 @@ import tensorflow as tf
 from mnist_tuner._version import __version__
 from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
-from mnist_tuner.trainer.datamodule import ArrayLoader, Loader
+from mnist_tuner.trainer.data import ArrayLoader, Loader
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.programs import logs_of, loops_of, trace_anew_if_changed
+from mnist_tuner.trainer.progress import Progress, RunningStage, TrainerFn
 from mnist_tuner.trainer.seed import global_generator
-from mnist_tuner.trainer.states import Progress, RunningStage, TrainerFn
-from mnist_tuner.trainer.streaming import StreamLoader
+from mnist_tuner.trainer.streams import StreamLoader
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from mnist_tuner.trainer.datamodule import DataModule, Loader
+from mnist_tuner.trainer.data import DataModule, Loader
 from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.states import RunningStage, TrainerFn
-from mnist_tuner.trainer.streaming import as_loader
+from mnist_tuner.trainer.progress import RunningStage, TrainerFn
+from mnist_tuner.trainer.streams import as_loader
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer

@@ -15,21 +15,21 @@ import tensorflow as tf
 from rich.console import Console
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
+from mnist_tuner.trainer.base import TrainerProperties
 from mnist_tuner.trainer.callbacks import Callback
 from mnist_tuner.trainer.compiled import JitCompile
-from mnist_tuner.trainer.datamodule import DataModule, Loader
+from mnist_tuner.trainer.data import DataModule, Loader
 from mnist_tuner.trainer.defaults import callback_list, logger_list
 from mnist_tuner.trainer.hooks import call
 from mnist_tuner.trainer.lifecycle import running
-from mnist_tuner.trainer.limits import Limits
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loops import begin, evaluate, predict, sanity_check, train_epoch
+from mnist_tuner.trainer.loop import begin, evaluate, predict, sanity_check, train_epoch
 from mnist_tuner.trainer.metrics_table import metrics_table
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
 from mnist_tuner.trainer.programs import logs_of, trace_anew_if_changed
-from mnist_tuner.trainer.properties import TrainerProperties
+from mnist_tuner.trainer.progress import Limits, RunningStage, TrainerFn
 from mnist_tuner.trainer.resume import (
     capture,
     find_checkpoint,
@@ -40,7 +40,6 @@ from mnist_tuner.trainer.resume import (
 )
 from mnist_tuner.trainer.rhythm import done
 from mnist_tuner.trainer.sources import Sources
-from mnist_tuner.trainer.states import RunningStage, TrainerFn
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.searches import Undisturbed, shared_folder
+from tests.support.searches import Undisturbed, shared_folder
 
 
 @pytest.fixture(scope="session")

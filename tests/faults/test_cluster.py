@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mnist_tuner.search import dask_engine
-from tests.called import refused
-from tests.commands import environment, mnist_tuner
 from tests.faults.test_killed_searches import check_poisoned, poisoned
-from tests.searches import (
+from tests.support.called import refused
+from tests.support.commands import environment, mnist_tuner
+from tests.support.searches import (
     DEADLINE,
     TRIALS,
     Undisturbed,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mnist_tuner.trainer import read_checkpoint
-from tests.called import refused
-from tests.commands import environment, mnist_tuner
-from tests.searches import made_once, run_in, shared_folder
+from tests.support.called import refused
+from tests.support.commands import environment, mnist_tuner
+from tests.support.searches import made_once, run_in, shared_folder
 
 EPOCHS = 30
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.called import called, refused
-from tests.commands import environment, mnist_tuner
-from tests.searches import (
+from tests.support.called import called, refused
+from tests.support.commands import environment, mnist_tuner
+from tests.support.searches import (
     DEADLINE,
     TRIALS,
     Undisturbed,

@@ -20,8 +20,8 @@ from mnist_tuner.reports.report import RunReport
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.stored import list_runs, load_predictions, load_report
 from mnist_tuner.runs import RunDirectory, lock_folder, to_json
-from tests.reports import samples
-from tests.runs import Runs
+from tests.support import samples
+from tests.support.runs import Runs
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.journal import Journal
-from tests.commands import python
+from tests.support.commands import python
 
 
 def made(path: Path, count: int = 3) -> Path:

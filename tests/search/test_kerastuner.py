@@ -14,7 +14,7 @@ import pytest
 from mnist_tuner import MNISTDataModule, WidthHyperModel, load_dataset
 from mnist_tuner.search import Tuner
 from mnist_tuner.search.oracles import STRATEGIES
-from tests.search.hypermodels import Wandering, accuracy, blobs
+from tests.support.hypermodels import Wandering, accuracy, blobs
 
 # The stock tuners load weights into models whose optimizers are new.
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")

@@ -15,7 +15,7 @@ from mnist_tuner.search import Tuner
 from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import Replicate, TrialResult
-from tests.search.hypermodels import Heard, Layered, Wandering, blobs
+from tests.support.hypermodels import Heard, Layered, Wandering, blobs
 
 X, Y, VALIDATION = blobs()
 NAN = float("nan")

@@ -18,7 +18,7 @@ import pytest
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.experiment import Experiment, run_trial
 from mnist_tuner.search.trial import TrialResult, TrialSpec, replicate_seeds
-from tests.search.hypermodels import Wandering, blobs, net
+from tests.support.hypermodels import Wandering, blobs, net
 
 X, Y, VALIDATION = blobs()
 

@@ -24,8 +24,8 @@ from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search import Tuner
 from mnist_tuner.search.dask_engine import DaskEngine
 from mnist_tuner.search.oracles import STRATEGIES
-from tests.commands import environment
-from tests.search.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
+from tests.support.commands import environment
+from tests.support.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
 
 X, Y, VALIDATION = blobs()
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mnist_tuner.data import Dataset, scale_pixels
+from mnist_tuner.mnist.data import Dataset, scale_pixels
 from mnist_tuner.trainer import ArrayLoader, KerasModule, ModelCheckpoint, Trainer
 from mnist_tuner.trainer.programs import logs_of
 

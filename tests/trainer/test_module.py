@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tuner import build_baseline
-from mnist_tuner.data import Dataset
+from mnist_tuner.mnist.data import Dataset
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, Logger, Module, NonFiniteLossError, Trainer
 from tests.trainer.conftest import Digits, weights
 

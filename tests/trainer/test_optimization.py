@@ -21,7 +21,7 @@ from mnist_tuner.trainer import (
     Module,
     Trainer,
 )
-from tests.commands import python
+from tests.support.commands import python
 from tests.trainer.conftest import assert_same_bits, weights
 
 Quiet = Callable[..., Trainer]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mnist_tuner import build_baseline
-from mnist_tuner.data import Dataset
+from mnist_tuner.mnist.data import Dataset
 from mnist_tuner.trainer import ArrayLoader, Trainer
 from tests.trainer.conftest import Digits, weights
 

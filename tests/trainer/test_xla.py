@@ -21,7 +21,7 @@ from mnist_tuner.trainer import ArrayLoader, Callback, KerasModule, ModelCheckpo
 from mnist_tuner.trainer.compiled import CompiledLoop
 from mnist_tuner.trainer.programs import loops_of
 from mnist_tuner.trainer.xla import RUNS_PER_COMPILED_OPERATION, Cost, quick_random_numbers
-from tests.commands import python
+from tests.support.commands import python
 from tests.trainer.conftest import assert_same_bits, weights
 
 Quiet = Callable[..., Trainer]

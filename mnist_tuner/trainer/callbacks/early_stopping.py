@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.states import TrainerFn
+from mnist_tuner.trainer.progress import TrainerFn
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module

@@ -11,7 +11,7 @@ import numpy as np
 from mnist_tuner.trainer.callbacks.callback import Callback
 from mnist_tuner.trainer.module import KerasModule, Module
 from mnist_tuner.trainer.programs import logs_of, loops_of
-from mnist_tuner.trainer.states import RunningStage, TrainerFn
+from mnist_tuner.trainer.progress import RunningStage, TrainerFn
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.trainer import Trainer

@@ -8,9 +8,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_tuner.trainer.atomic import atomic_path
 from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.states import TrainerFn
+from mnist_tuner.trainer.files import atomic_path
+from mnist_tuner.trainer.progress import TrainerFn
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_tuner.trainer.atomic import atomic_write
+from mnist_tuner.trainer.files import atomic_write
 from mnist_tuner.trainer.loggers.logger import Logger
 
 

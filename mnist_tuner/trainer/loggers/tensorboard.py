@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mnist_tuner.trainer.atomic import atomic_path
+from mnist_tuner.trainer.files import atomic_path
 from mnist_tuner.trainer.loggers.logger import Logger
 
 

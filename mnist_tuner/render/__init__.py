@@ -1,0 +1,1 @@
+"""How it looks: on the console, in figures, on a page."""

@@ -1,0 +1,52 @@
+"""The comparison of several runs on the console."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mnist_tuner.render.run import interval_text
+from mnist_tuner.reports.comparison import Comparison, ComparisonReport
+
+
+def result(report: ComparisonReport) -> list[RenderableType]:
+    """Who is better, and what that rests on."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("net", "parameters", "seeds", "test accuracy", "sd", "95 % interval"):
+        table.add_column(name, justify="left" if name == "net" else "right", overflow="fold")
+    for net in report.contestants:
+        table.add_row(
+            Text(net.name),
+            "" if net.parameters is None else f"{net.parameters:,}",
+            str(len(net.seeds)),
+            f"{net.accuracy.value:.2%}",
+            "" if net.sd is None else f"{net.sd:.2%}",
+            interval_text(net.accuracy),
+        )
+    runs = [Text(f"{net.name}: {folder}") for net, folder in zip(report.contestants, report.run_dirs, strict=True)]
+    several = len(report.comparisons) > 1
+    distinguishable = any(comparison.distinguishable for comparison in report.comparisons)
+    parts: list[RenderableType] = [
+        Text(
+            f"{len(report.contestants)} runs, measured on the same {report.images:,} test images of {report.data}", style="bold"
+        ),
+        *runs,
+        table,
+        *(Text(_evidence(comparison)) for comparison in report.comparisons),
+    ]
+    if several:
+        parts.append(Text("All these intervals hold together with 95 %: each is wider than it would be alone.", style="dim"))
+    parts += ["", Text(report.verdict, style="bold green" if distinguishable else "bold")]
+    return [*parts, *(Text(sentence) for sentence in (report.outlook, *report.notes) if sentence)]
+
+
+def _evidence(comparison: Comparison) -> str:
+    difference = comparison.difference
+    interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}"
+    text = f"{comparison.first} against {comparison.second}: {100 * difference.value:+.2f} points ({interval})"
+    if comparison.p is None:
+        return f"{text}, counting seeds and images"
+    counts = f"{comparison.only_first:,} images only the first reads right, {comparison.only_second:,} only the second"
+    return f"{text}; {counts}: McNemar's p = {comparison.p:.3g}"

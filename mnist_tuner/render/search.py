@@ -1,0 +1,155 @@
+"""A search's report on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import ConsoleRenderable, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mnist_tuner.render.run import headline, interval_text
+from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
+from mnist_tuner.search.display import ranked, trial_table
+
+MOST_ROWS = 40
+"""With more trials than this the table shows the best of them only."""
+
+
+def setting(report: SearchReport) -> Table:
+    """What is searched with what."""
+    config, data = report.config, report.data
+    table = Table.grid(padding=(0, 2))
+    processes = f"{report.workers} worker{'s' if report.workers > 1 else ''}" if report.workers else "no workers"
+    where = f" of {config['scheduler']}" if config["scheduler"] else ""
+    table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
+    if data is not None:
+        height, width = data.image_shape
+        images = f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test images"
+        table.add_row("Data", Text(f"{data.name}: {images}, {height} x {width}, {data.classes} classes"))
+    low, high, step = config["widths"]
+    table.add_row("Space", f"two hidden layers of {low} to {high} by {step}; trial 0 is the baseline, 100-100")
+    total = report.total
+    trials = f"{total} trials" if total else "trials as Hyperband needs"
+    replicates = f"{config['replicates']} replicate{'s' if config['replicates'] > 1 else ''}"
+    epochs = f"{config['epochs']} epoch{'s' if config['epochs'] > 1 else ''}"
+    table.add_row("Search", f"{config['strategy']}: {trials}, {replicates} each, {epochs}, seed {report.seed}")
+    return table
+
+
+def heading(report: SearchReport) -> list[RenderableType]:
+    """What stands above the result: versions, data, space."""
+    return [headline(report.versions), setting(report)]
+
+
+def result(report: SearchReport) -> list[RenderableType]:
+    """What a search came to, as far as it came."""
+    parts: list[RenderableType] = ["", search_result(report)] if report.trials else []
+    if report.status != "finished":
+        parts.append(Text(f"The search is {report.status}" + (f": {report.error}" if report.error else ""), style="yellow"))
+    if report.timing is not None:
+        parts += ["", timing_line(report.timing)]
+    return parts
+
+
+def search_result(report: SearchReport) -> ConsoleRenderable:
+    """The ranked table, and the comparison on the test images."""
+    trials = ranked(report.trials, "max")
+    completed = sum(trial.completed for trial in trials)
+    shown = trials[:MOST_ROWS]
+    title = f"Trials by {OBJECTIVE}" + (f", the best {MOST_ROWS} of {len(trials)}" if len(trials) > len(shown) else "")
+    parts: list[ConsoleRenderable] = [trial_table(shown, OBJECTIVE, title)]
+    note = f"{OBJECTIVE}: mean +/- standard deviation (replicates) after the last epoch"
+    parts.append(Text(f"{note}; a trial's weights are those of its first replicate.", style="dim"))
+    if completed < len(trials):
+        parts.append(Text(f"{len(trials) - completed} of {len(trials)} trials failed.", style="red"))
+    if report.stopped:
+        parts.append(Text(f"Stopped {report.stopped}", style="yellow"))
+    parts += [Text(), *_choice(report)]
+    if report.baseline is not None:
+        parts += [Text(), *_comparison(report)]
+    return Group(*parts)
+
+
+def _choice(report: SearchReport) -> Iterator[Text]:
+    """What the choice is worth."""
+    selection, best, recommended = report.selection, report.best, report.recommended
+    if selection is None or best is None or recommended is None:
+        return
+    yield Text("The choice, by validation images", style="bold")
+    name = "-".join(map(str, units_of(best)))
+    if selection.luck is None or selection.standard_error is None:
+        yield Text(f"{name} has the best score; with one replicate a trial, nobody can tell how much of that is luck.")
+        return
+    yield Text(
+        f"{name} has the best score. Of {selection.candidates} nets that are all equally good, the luckiest would stand out by "
+        f"about {selection.luck:.4f}, by its seeds alone."
+    )
+    if recommended is best:
+        error = f"one standard error ({selection.standard_error:.4f})"
+        yield Text(f"No narrower net that was trained as long is within {error} of it.")
+    else:
+        yield Text(
+            f"The narrowest within one standard error ({selection.standard_error:.4f}) of it: "
+            f"{'-'.join(map(str, units_of(recommended)))}, {recommended.parameters:,} parameters."
+        )
+
+
+def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
+    assert report.baseline is not None
+    nets = [("baseline", report.baseline)]
+    if report.winner is not None:
+        nets = [("winner", report.winner), *nets]
+    data = report.data
+    images = f"{data.test:,} test images" if data is not None else "the test images"
+    yield Text(f"Trained anew on all training images, with fresh seeds, and measured on {images}", style="bold")
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "units", "parameters", "test accuracy", "sd", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, net in nets:
+        sd = "" if net.sd is None else f"{net.sd:.2%}"
+        interval = interval_text(net.accuracy)
+        table.add_row(name, net.name, f"{net.parameters:,}", f"{net.accuracy.value:.2%}", sd, interval)
+    yield table
+    for name, net in nets:
+        yield Text(f"{name}, each seed: {'  '.join(f'{accuracy:.2%}' for accuracy in net.accuracies)}")
+    counted = "Mean and standard deviation over seeds; the interval counts seeds and images both."
+    yield Text(counted if len(report.baseline.seeds) > 1 else "One seed each: the interval counts images only.", style="dim")
+    if report.looked_before:
+        earlier = ", ".join(report.looked_before)
+        yield Text(f"The test images have been looked at before, when the search was stopped: for {earlier}.", style="yellow")
+    yield Text()
+    yield verdict(report)
+
+
+def verdict(report: SearchReport) -> Text:
+    """The answer, and what to do next."""
+    text = Text(report.verdict or "", style="bold green" if report.comparison and report.comparison.distinguishable else "bold")
+    for sentence in (report.comparison.outlook if report.comparison else "", report.advice):
+        if sentence:
+            text.append(f"\n{sentence}", style="not bold default")
+    return text
+
+
+def result_line(report: SearchReport) -> Text:
+    """The result in a line, and the verdict in one."""
+    best = report.best
+    if best is None:
+        return Text("no trial was completed")
+    units = "-".join(map(str, units_of(best)))
+    text = Text.assemble((f"Best widths {units}", "bold green"), f"  {OBJECTIVE} {best.mean:.4f}")
+    if best.sd is not None:
+        text.append(f" +/- {best.sd:.4f} ({len(best.scores)})")
+    for name, net in (("test", report.winner or report.baseline), ("baseline", report.baseline if report.winner else None)):
+        if net is not None:
+            sd = "" if net.sd is None else f" +/- {net.sd:.2%}"
+            text.append(f"  {name} {net.accuracy.value:.2%}{sd} ({len(net.accuracies)})")
+    if report.verdict:
+        text.append(f"\n{report.verdict}")
+    return text
+
+
+def timing_line(timing: SearchTiming) -> Text:
+    """Where the time went."""
+    split = f"start {timing.start_s:.1f}, search {timing.search_s:.1f}, comparison {timing.final_s:.1f}"
+    return Text.assemble(("Time ", "bold"), f"{timing.total_s:.1f} s: {split}; {timing.trials_per_minute:.1f} trials a minute")

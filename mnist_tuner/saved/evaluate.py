@@ -1,0 +1,112 @@
+"""The runner of evaluate: a saved model is tested, on its own data or on other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from mnist_tuner.errors import InputError
+from mnist_tuner.render import run as rendering
+from mnist_tuner.reports.report import Evaluation, classification_report
+from mnist_tuner.saved.locate import Saved, find_saved
+from mnist_tuner.startup import load_tensorflow
+from mnist_tuner.trainer.live import status
+
+if TYPE_CHECKING:
+    import keras
+
+    from mnist_tuner.mnist.data import Dataset
+
+
+def evaluate(
+    path: Path, screen: Console | None = None, *, data: Path | None = None, classes: Path | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Tests a saved model and reports.
+
+    Args:
+        path: a run's folder, a ``.keras`` file, or a checkpoint.
+        screen: where the report goes; by default the standard output, or the notebook's cell.
+        data: see `load_dataset`; by default what the run had, or the embedded MNIST.
+        classes: a file of the classes' names.
+        quiet: whether it is just the result.
+
+    Returns:
+        The JSON document.
+
+    Raises:
+        InputError: the model or the data cannot be used, or they do not fit each other.
+    """
+    from mnist_tuner.mnist.data import MNISTDataModule
+
+    screen = screen or Console()
+    saved = find_saved(path)
+    dataset = data_of(saved, data, classes)
+    with status(screen, "loading TensorFlow ..."):
+        load_tensorflow(threads=1)
+    model = saved.load()
+    predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
+    classes_in_all = max(dataset.classes, probabilities.shape[1])
+    test = classification_report(dataset.test_labels, predicted, probabilities.max(axis=1), classes_in_all, loss)
+    names = next((names for names in (dataset.class_names, saved.class_names) if len(names) == classes_in_all), ())
+    evaluation = Evaluation(str(saved.path), dataset.name, names, test)
+    images = dataset.test_images[[mistake.index for mistake in test.mistakes]]
+    if quiet:
+        screen.print(rendering.accuracy_text(evaluation.accuracy, test), soft_wrap=True)
+        return evaluation.to_dict()
+    screen.print(Text(f"Model  {saved.path}"), soft_wrap=True)
+    screen.print(Text(f"Data   {dataset.name}: {len(dataset.test_labels):,} test images"))
+    screen.print()
+    screen.print(rendering.accuracy_text(evaluation.accuracy, test))
+    screen.print(Text(f"Test loss {loss:.4f}"))
+    screen.print()
+    screen.print(rendering.class_report(test, images if screen.is_terminal else None, names))
+    return evaluation.to_dict()
+
+
+def data_of(saved: Saved, data: Path | None, classes: Path | None) -> Dataset:
+    """The data that was asked for; by default the model's own.
+
+    Raises:
+        InputError: it cannot be read, or the run's has changed.
+    """
+    from mnist_tuner.mnist.data import load_dataset
+
+    config, given = saved.config, data
+    if data is None and config is not None:
+        data = config.data
+    if classes is None and config is not None and data == config.data:
+        classes = config.classes
+    dataset = load_dataset(data, classes)
+    before = saved.data.sha256 if saved.data is not None and given is None else {}
+    if any(dataset.sha256.get(name) != digest for name, digest in before.items()):
+        raise InputError(
+            f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
+        )
+    return dataset
+
+
+def _judge(
+    saved: Saved, model: keras.Model, data: Any, dataset: Dataset
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
+    """What the model makes of the test images: classes, probabilities, mean loss."""
+    from mnist_tuner.runner.trainings import judge, judging_module
+    from mnist_tuner.saved.model import read_images, with_preprocessing
+    from mnist_tuner.trainer import Trainer
+
+    whole = with_preprocessing(model, dataset.image_shape)
+    classes = int(whole.outputs[0].shape[-1])
+    if dataset.test_labels.max() >= classes:
+        raise InputError(f"the model knows {classes} classes, and the data has labels up to {dataset.test_labels.max()}")
+    if saved.report is not None and model.compiled and tuple(model.inputs[0].shape[1:]) == dataset.image_shape:
+        trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        predicted, probabilities, loss = judge(trainer, judging_module(model), data)
+    else:
+        probabilities = read_images(whole, dataset.test_images)
+        predicted = probabilities.argmax(axis=1).astype(np.uint8)
+        chosen = probabilities[np.arange(len(predicted)), dataset.test_labels].astype(np.float64)
+        loss = float(-np.log(np.maximum(chosen, 1e-45)).mean())
+    return predicted, probabilities, loss

@@ -1,0 +1,154 @@
+"""A model that somebody has saved, and what is known of it: from a run's folder, a .keras file, or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.errors import DAMAGES, InputError
+from mnist_tuner.reports.report import DataSummary, Repeated, RunReport
+from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.statistics import Estimate, wilson_interval
+from mnist_tuner.reports.stored import load_report
+
+if TYPE_CHECKING:
+    import keras
+
+METADATA = "mnist_tuner.json"
+"""In an exported file: what is known of the model."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a model is, and what is known of it.
+
+    Attributes:
+        path: the file of the model.
+        report: of the run that has trained it; None of a file from elsewhere.
+        metadata: what an exported file says of itself; empty of others.
+    """
+
+    path: Path
+    report: RunReport | SearchReport | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> TrainConfig | SearchConfig | None:
+        """The run's options."""
+        match self.report:
+            case RunReport():
+                return TrainConfig.from_dict(self.report.config)
+            case SearchReport():
+                return SearchConfig.from_dict(self.report.config)
+        return None
+
+    @property
+    def data(self) -> DataSummary | None:
+        """What it was trained on."""
+        return None if self.report is None else self.report.data
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its classes, if they have any."""
+        return self.data.class_names if self.data is not None else tuple(self.metadata.get("class_names", ()))
+
+    @property
+    def seed(self) -> int | None:
+        """Of its training: of several, the first, whose model it is."""
+        match self.report:
+            case RunReport():
+                return self.report.seed
+            case SearchReport():
+                net = self.report.winner or self.report.baseline
+                return None if net is None else net.seeds[0]
+        return None
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """The model's own on the test images, with Wilson's 95 % interval."""
+        data = self.data
+        match self.report:
+            case RunReport(seeds=None):
+                return self.report.accuracy
+            case RunReport(seeds=Repeated() as seeds):
+                value = seeds.trainings[0].accuracy
+            case SearchReport():
+                net = self.report.winner or self.report.baseline
+                if net is None:
+                    return None
+                value = net.accuracies[0]
+            case _:
+                return None
+        return None if data is None else Estimate(value, *wilson_interval(round(value * data.test), data.test))
+
+    def load(self) -> keras.Model:
+        """The model.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        from mnist_tuner.saved.model import load_checkpoint_model, load_keras_model
+
+        if self.path.suffix != ".safetensors":
+            return load_keras_model(self.path)
+        config, data = self.config, self.data
+        if not isinstance(config, TrainConfig) or data is None:
+            raise InputError(
+                f"{self.path}: outside of a run's folder a checkpoint does not say of what net it is: give a model.keras"
+            )
+        return load_checkpoint_model(self.path, config.hidden, data.image_shape, data.classes, config.precision)
+
+    def image_shape(self, model: keras.Model) -> tuple[int, int]:
+        """Height and width of the images that the model takes.
+
+        Raises:
+            InputError: it takes something else.
+        """
+        if self.data is not None:
+            return self.data.image_shape
+        shape = [size for size in model.inputs[0].shape[1:] if size != 1]
+        if shape == [784]:
+            return 28, 28
+        if len(shape) != 2 or None in shape:
+            raise InputError(f"{self.path}: takes inputs of the shape {tuple(model.inputs[0].shape[1:])}: expected images")
+        return shape[0], shape[1]
+
+
+def find_saved(path: Path) -> Saved:
+    """A run's folder, a ``.keras`` file, or a checkpoint.
+
+    Raises:
+        InputError: there is no such thing there.
+    """
+    report: RunReport | SearchReport | None
+    if path.is_dir():
+        report = load_report(path)
+        if report.test is None or not (path / "model.keras").exists():
+            raise InputError(f"{path}: the run has not come to its end: it has no tested model")
+        return Saved(path / "model.keras", report)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix not in (".keras", ".safetensors"):
+        raise InputError(f"{path}: expected a run's folder, a .keras file, or a .safetensors checkpoint")
+    folder = path.parent.parent if path.suffix == ".safetensors" else path.parent
+    report = load_report(folder) if (folder / "run.json").exists() else None
+    return Saved(path, report, _metadata_in(path) if report is None else {})
+
+
+def _metadata_in(path: Path) -> dict[str, Any]:
+    """What an exported ``.keras`` file says of itself."""
+    if path.suffix != ".keras":
+        return {}
+    try:
+        with zipfile.ZipFile(path) as file:
+            metadata = json.loads(file.read(METADATA))
+    except DAMAGES:  # whether it is damaged, its loading will tell
+        return {}
+    names = metadata.get("class_names", []) if isinstance(metadata, dict) else []
+    sound = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
+    return {"class_names": names} if sound else {}
