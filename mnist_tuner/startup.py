@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
+from mnist_tuner.trainer.backend import check_backend, choose_backend
 
 _SET_BY_US = "_MNIST_TUNER_SET_LOG_LEVEL"
 
@@ -47,9 +48,10 @@ def load_tensorflow(threads: int | Callable[[], int], cached: bool = True, woken
     Raises:
         InputError: Keras is set to another backend than TensorFlow.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise InputError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
+    try:
+        check_backend()
+    except ImportError as error:
+        raise InputError(str(error)) from None
     began = time.perf_counter()
     _tune_xla()
     cache = compile_cache() if cached else None
@@ -58,8 +60,7 @@ def load_tensorflow(threads: int | Callable[[], int], cached: bool = True, woken
         if flag not in flags.split():
             os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
     with _no_garbage_collection(), _held_back("sklearn", "matplotlib", "IPython"), _silenced():
-        # In keras.json the backend may be another one, too.
-        os.environ["KERAS_BACKEND"] = "tensorflow"
+        choose_backend()
         # Forked workers ask for tf.compat after each trial (keras.backend.clear_session does): better loaded once for all.
         with _deferred() if woken else nullcontext():
             import tensorflow as tf

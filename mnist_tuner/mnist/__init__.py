@@ -1,20 +1,12 @@
 """The baseline network, and the search space around it; imported when they are first used."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from mnist_tuner.lazy import attach
 
 if TYPE_CHECKING:
-    from mnist_tuner.mnist.baseline import build_baseline, class_probabilities
-    from mnist_tuner.mnist.hypermodel import WidthHyperModel
-
-_HOMES = {"build_baseline": "baseline", "class_probabilities": "baseline", "WidthHyperModel": "hypermodel"}
-
-__all__ = ["WidthHyperModel", "build_baseline", "class_probabilities"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from mnist_tuner.mnist.baseline import build_baseline as build_baseline
+    from mnist_tuner.mnist.baseline import class_probabilities as class_probabilities
+    from mnist_tuner.mnist.hypermodel import WidthHyperModel as WidthHyperModel
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,32 +1,16 @@
 """What the commands do, to be called from Python, as in a notebook; imported when it is first used."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from mnist_tuner.lazy import attach
 
 if TYPE_CHECKING:
-    from mnist_tuner.runner.reporting import report, runs
-    from mnist_tuner.runner.searching import search
-    from mnist_tuner.runner.training import train
-    from mnist_tuner.saved.evaluate import evaluate
-    from mnist_tuner.saved.export import export
-    from mnist_tuner.saved.predict import predict
-
-_HOMES = {
-    "evaluate": "saved.evaluate",
-    "export": "saved.export",
-    "predict": "saved.predict",
-    "report": "runner.reporting",
-    "runs": "runner.reporting",
-    "search": "runner.searching",
-    "train": "runner.training",
-}
-
-__all__ = ["evaluate", "export", "predict", "report", "runs", "search", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mnist_tuner.{_HOMES[name]}"), name)
+    from mnist_tuner.runner.reporting import report as report
+    from mnist_tuner.runner.reporting import runs as runs
+    from mnist_tuner.runner.searching import search as search
+    from mnist_tuner.runner.training import train as train
+    from mnist_tuner.saved.evaluate import evaluate as evaluate
+    from mnist_tuner.saved.export import export as export
+    from mnist_tuner.saved.predict import predict as predict
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, __file__)

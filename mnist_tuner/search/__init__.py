@@ -1,21 +1,12 @@
 """The search: KerasTuner's strategies over parallel workers. Names are imported when they are first used."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from mnist_tuner.lazy import attach
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.driver import Observer
-    from mnist_tuner.search.trial import TrialSummary
-    from mnist_tuner.search.tuner import Tuner
-
-_HOMES = {"Observer": "driver", "TrialSummary": "trial", "Tuner": "tuner"}
-
-__all__ = ["Observer", "TrialSummary", "Tuner"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from mnist_tuner.search.driver import Observer as Observer
+    from mnist_tuner.search.trial import TrialSummary as TrialSummary
+    from mnist_tuner.search.tuner import Tuner as Tuner
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import threading
 from multiprocessing import forkserver
@@ -45,9 +44,10 @@ def finish_loading() -> None:
 
 def _load(woken: bool = True) -> None:
     from mnist_tuner.startup import load_keras_tuner, load_tensorflow
+    from mnist_tuner.trainer.backend import choose_backend
 
     try:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
+        choose_backend()
         # Each trial is a program of its own, so that a cache of them would fill and never be read.
         load_tensorflow(threads=1, cached=False, woken=woken)
         load_keras_tuner(bayesian=False)

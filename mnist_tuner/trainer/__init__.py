@@ -4,112 +4,37 @@ It knows nothing of MNIST, KerasTuner or the command line. The names below are l
 importing this package does not import TensorFlow.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-import os
-import sys
-import time
-from typing import TYPE_CHECKING, Any
+from mnist_tuner.lazy import attach
+from mnist_tuner.trainer.backend import importing
 
 if TYPE_CHECKING:
-    from mnist_tuner.trainer.callbacks import (
-        Callback,
-        EarlyStopping,
-        KerasCallback,
-        LambdaCallback,
-        LearningRateMonitor,
-        ModelCheckpoint,
-        RichModelSummary,
-        RichProgressBar,
-        Timer,
-    )
-    from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-    from mnist_tuner.trainer.data import ArrayLoader, DataModule
-    from mnist_tuner.trainer.keras_fit import fit_keras_model
-    from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
-    from mnist_tuner.trainer.loop import NonFiniteLossError
-    from mnist_tuner.trainer.module import KerasModule, Module
-    from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
-    from mnist_tuner.trainer.seed import seed_everything
-    from mnist_tuner.trainer.streams import StreamLoader
-    from mnist_tuner.trainer.trainer import Trainer
-
-import_seconds = 0.0
-"""What the import of TensorFlow through this package has cost; 0 where it was there already."""
-
-_HOMES = {
-    "ArrayLoader": "data",
-    "CSVLogger": "loggers",
-    "Callback": "callbacks",
-    "Checkpoint": "checkpoint",
-    "CheckpointError": "checkpoint",
-    "DataModule": "data",
-    "EarlyStopping": "callbacks",
-    "KerasCallback": "callbacks",
-    "KerasModule": "module",
-    "LambdaCallback": "callbacks",
-    "LearningRateMonitor": "callbacks",
-    "Logger": "loggers",
-    "ModelCheckpoint": "callbacks",
-    "Module": "module",
-    "NonFiniteLossError": "loop",
-    "Profiler": "profiler",
-    "RichModelSummary": "callbacks",
-    "RichProgressBar": "callbacks",
-    "SimpleProfiler": "profiler",
-    "StreamLoader": "streams",
-    "TensorBoardLogger": "loggers",
-    "Timer": "callbacks",
-    "Trainer": "trainer",
-    "fit_keras_model": "keras_fit",
-    "read_checkpoint": "checkpoint",
-    "seed_everything": "seed",
-}
-
-__all__ = [
-    "ArrayLoader",
-    "CSVLogger",
-    "Callback",
-    "Checkpoint",
-    "CheckpointError",
-    "DataModule",
-    "EarlyStopping",
-    "KerasCallback",
-    "KerasModule",
-    "LambdaCallback",
-    "LearningRateMonitor",
-    "Logger",
-    "ModelCheckpoint",
-    "Module",
-    "NonFiniteLossError",
-    "Profiler",
-    "RichModelSummary",
-    "RichProgressBar",
-    "SimpleProfiler",
-    "StreamLoader",
-    "TensorBoardLogger",
-    "Timer",
-    "Trainer",
-    "fit_keras_model",
-    "read_checkpoint",
-    "seed_everything",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise ImportError(f"mnist_tuner needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it")
-    global import_seconds
-    began, loaded = time.perf_counter(), "tensorflow" in sys.modules
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if not loaded and "tensorflow" in sys.modules:
-        import_seconds = time.perf_counter() - began
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+    from mnist_tuner.trainer.callbacks import Callback as Callback
+    from mnist_tuner.trainer.callbacks import EarlyStopping as EarlyStopping
+    from mnist_tuner.trainer.callbacks import KerasCallback as KerasCallback
+    from mnist_tuner.trainer.callbacks import LambdaCallback as LambdaCallback
+    from mnist_tuner.trainer.callbacks import LearningRateMonitor as LearningRateMonitor
+    from mnist_tuner.trainer.callbacks import ModelCheckpoint as ModelCheckpoint
+    from mnist_tuner.trainer.callbacks import RichModelSummary as RichModelSummary
+    from mnist_tuner.trainer.callbacks import RichProgressBar as RichProgressBar
+    from mnist_tuner.trainer.callbacks import Timer as Timer
+    from mnist_tuner.trainer.checkpoint import Checkpoint as Checkpoint
+    from mnist_tuner.trainer.checkpoint import CheckpointError as CheckpointError
+    from mnist_tuner.trainer.checkpoint import read_checkpoint as read_checkpoint
+    from mnist_tuner.trainer.data import ArrayLoader as ArrayLoader
+    from mnist_tuner.trainer.data import DataModule as DataModule
+    from mnist_tuner.trainer.keras_fit import fit_keras_model as fit_keras_model
+    from mnist_tuner.trainer.loggers import CSVLogger as CSVLogger
+    from mnist_tuner.trainer.loggers import Logger as Logger
+    from mnist_tuner.trainer.loggers import TensorBoardLogger as TensorBoardLogger
+    from mnist_tuner.trainer.loop import NonFiniteLossError as NonFiniteLossError
+    from mnist_tuner.trainer.module import KerasModule as KerasModule
+    from mnist_tuner.trainer.module import Module as Module
+    from mnist_tuner.trainer.profiler import Profiler as Profiler
+    from mnist_tuner.trainer.profiler import SimpleProfiler as SimpleProfiler
+    from mnist_tuner.trainer.seed import seed_everything as seed_everything
+    from mnist_tuner.trainer.streams import StreamLoader as StreamLoader
+    from mnist_tuner.trainer.trainer import Trainer as Trainer
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, __file__, importing)

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mnist_tuner import trainer
+from mnist_tuner.trainer import backend
 
 
 class Profiler:
@@ -46,8 +46,8 @@ class SimpleProfiler(Profiler):
         self.console = console or Console()
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
-        if trainer.import_seconds:
-            self.record("import", trainer.import_seconds)
+        if backend.import_seconds:
+            self.record("import", backend.import_seconds)
 
     @contextmanager
     def profile(self, name: str) -> Iterator[None]:

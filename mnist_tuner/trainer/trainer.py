@@ -15,6 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
+from mnist_tuner.trainer.backend import check_backend
 from mnist_tuner.trainer.base import TrainerProperties
 from mnist_tuner.trainer.callbacks import Callback
 from mnist_tuner.trainer.compiled import JitCompile
@@ -41,11 +42,7 @@ from mnist_tuner.trainer.resume import (
 from mnist_tuner.trainer.rhythm import done
 from mnist_tuner.trainer.sources import Sources
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"mnist_tuner needs Keras's TensorFlow backend, and keras.json asks for {keras.backend.backend()!r}: "
-        "set KERAS_BACKEND=tensorflow"
-    )
+check_backend(keras.backend.backend())
 
 
 class Trainer(TrainerProperties):
