@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.render.run import interval_text
+from mnist_tuner.render.text import count, interval, limits, percent
 from mnist_tuner.reports.comparison import Comparison, ComparisonReport
 
 
@@ -19,11 +19,11 @@ def result(report: ComparisonReport) -> list[RenderableType]:
     for net in report.contestants:
         table.add_row(
             Text(net.name),
-            "" if net.parameters is None else f"{net.parameters:,}",
+            count(net.parameters),
             str(len(net.seeds)),
-            f"{net.accuracy.value:.2%}",
-            "" if net.sd is None else f"{net.sd:.2%}",
-            interval_text(net.accuracy),
+            percent(net.accuracy.value),
+            percent(net.sd),
+            interval(net.accuracy),
         )
     runs = [Text(f"{net.name}: {folder}") for net, folder in zip(report.contestants, report.run_dirs, strict=True)]
     several = len(report.comparisons) > 1
@@ -44,8 +44,7 @@ def result(report: ComparisonReport) -> list[RenderableType]:
 
 def _evidence(comparison: Comparison) -> str:
     difference = comparison.difference
-    interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}"
-    text = f"{comparison.first} against {comparison.second}: {100 * difference.value:+.2f} points ({interval})"
+    text = f"{comparison.first} against {comparison.second}: {100 * difference.value:+.2f} points ({limits(difference)})"
     if comparison.p is None:
         return f"{text}, counting seeds and images"
     counts = f"{comparison.only_first:,} images only the first reads right, {comparison.only_second:,} only the second"

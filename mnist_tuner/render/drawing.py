@@ -262,7 +262,7 @@ def table_of(rows: Sequence[Sequence[float | None]]) -> Floats:
     return np.where(np.isfinite(values), values, np.nan).reshape(len(rows), -1)
 
 
-def limits(values: Floats, spread: Floats | float = 0.0) -> tuple[float, float]:
+def axis_limits(values: Floats, spread: Floats | float = 0.0) -> tuple[float, float]:
     """The limits of an axis: nets that are far worse than most would press the others together."""
     low, middle = np.quantile(values, [0.25, 0.75])
     seen = values >= low - 4 * (middle - low) - 0.01

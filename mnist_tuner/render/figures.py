@@ -30,12 +30,12 @@ from mnist_tuner.render.drawing import (
     Drawing,
     Floats,
     Row,
+    axis_limits,
     clean,
     dots,
     key,
     legend,
     legend_rows,
-    limits,
     not_shown,
     opacity,
     round_numbers,
@@ -46,11 +46,10 @@ from mnist_tuner.render.drawing import (
     style,
     table_of,
 )
-from mnist_tuner.reports.comparison import ComparisonReport, Contestant
+from mnist_tuner.render.text import interval, limits, percent, score
+from mnist_tuner.reports.comparison import ComparisonReport, Contestant, net_name
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, Selection, units_of
-from mnist_tuner.reports.statistics import Estimate
-from mnist_tuner.search.display import score_text
 from mnist_tuner.search.trial import TrialSummary
 
 
@@ -155,7 +154,7 @@ def _roles(report: SearchReport, selection: Selection | None) -> dict[str, _Role
             old = found.get(trial.trial_id)
             name = f"{old.name.rpartition(' ')[0]}, {role}" if old else role
             look = (old.colour, old.marker) if old else (colour, marker)
-            found[trial.trial_id] = _Role(trial, f"{name} {_units(trial)}", *look)
+            found[trial.trial_id] = _Role(trial, f"{name} {net_name(units_of(trial))}", *look)
     return found
 
 
@@ -256,7 +255,7 @@ def _confusion(test: ClassificationReport, data: DataSummary | None) -> Drawing:
 
 
 def _accuracies(name: str, title: str, rows: Sequence[Row]) -> Drawing:
-    values = [f"{e.value:.2%} ({_interval(e)})" for _, _, e in rows]
+    values = [f"{percent(e.value)} ({interval(e)})" for _, _, e in rows]
     told = "; ".join(f"{label}: {value}" for (label, _, _), value in zip(rows[:MOST_ROWS], values, strict=False))
     note = "Dots: one training each. Diamond and bar: the mean with its 95 % interval."
     figure = _rows(title, rows, values, "test accuracy", _percent)
@@ -264,7 +263,7 @@ def _accuracies(name: str, title: str, rows: Sequence[Row]) -> Drawing:
 
 
 def _differences(rows: Sequence[Row], confidence: float) -> Drawing:
-    values = [f"{100 * e.value:+.2f} points ({100 * e.low:.2f} to {100 * e.high:.2f})" for _, _, e in rows]
+    values = [f"{100 * e.value:+.2f} points ({limits(e)})" for _, _, e in rows]
     told = "; ".join(f"{label}: {value}" for (label, _, _), value in zip(rows[:MOST_ROWS], values, strict=False))
     width = _plain(round(100 * confidence, 2))
     note = f"A bar ({width} % interval) that reaches over the line at zero: the two cannot be told apart."
@@ -310,7 +309,7 @@ def _by_parameters(trials: Sequence[TrialSummary], roles: Collection[_Role], sel
     x = np.array([trial.parameters for trial in trials], float)
     bars = len(trials) <= 1000  # of more, nobody could tell them apart
     y, sd = np.array(_means(trials)), np.array([trial.sd or 0.0 if bars else 0.0 for trial in trials])
-    low, high = limits(y, sd)
+    low, high = axis_limits(y, sd)
     axes.set_xscale("log")
     axes.set(xlim=(x.min() / 1.15, x.max() * 1.15), ylim=(low, high), xlabel="parameters (logarithmic)")
     axes.xaxis.set_major_locator(FixedLocator(round_numbers(x.min() / 1.15, x.max() * 1.15)))
@@ -326,7 +325,7 @@ def _by_parameters(trials: Sequence[TrialSummary], roles: Collection[_Role], sel
     for role in marked:
         role.mark(axes, role.trial.parameters or 0, role.trial.mean or 0)
     legend(figure, keys)
-    told = "; ".join(f"{role.name}: {role.trial.parameters:,} parameters, {_score(role.trial)}" for role in marked)
+    told = "; ".join(f"{role.name}: {role.trial.parameters:,} parameters, {score(role.trial)}" for role in marked)
     note = f"Each dot is a net{', its bar one standard deviation of its trainings' if bars else ''}." + not_shown(y, low)
     if error is not None:
         note += " The narrowest net above the dashed line is the recommended one."
@@ -366,7 +365,7 @@ def _width_map(trials: Sequence[TrialSummary], roles: Collection[_Role], widths:
     figure.text((right - 45 - 9 * LEVELS - 4) / WIDTH, 1 - top / height, f"{low:.4f} or less", ha="right", va="center", size=8)
     figure.text((right - 41) / WIDTH, 1 - top / height, f"{high:.4f}", va="center", size=8)
     legend(figure, keys)
-    told = "; ".join(f"{role.name}: {_score(role.trial)}" for role in roles)
+    told = "; ".join(f"{role.name}: {score(role.trial)}" for role in roles)
     means = _means(last.values())
     alt = f"Mean {OBJECTIVE} of {len(last):,} pairs of widths, from {min(means):.4f} to {max(means):.4f}."
     together = " A cell with several nets has their mean." if len(cells) < len(last) else ""
@@ -380,7 +379,7 @@ def _in_order(trials: Sequence[TrialSummary]) -> Drawing:
     trials = sorted(trials, key=lambda trial: int(trial.trial_id))
     x, y = np.array([float(trial.trial_id) for trial in trials]), np.array(_means(trials))
     best = np.maximum.accumulate(y)
-    low, high = limits(y)
+    low, high = axis_limits(y)
     axes.set(xlim=(-0.02 * x[-1] - 0.5, 1.02 * x[-1] + 0.5), ylim=(low, high), xlabel="trial")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     scale(axes, "y", _percent)
@@ -400,14 +399,6 @@ def _means(trials: Collection[TrialSummary]) -> list[float]:
     return [trial.mean or 0.0 for trial in trials]
 
 
-def _units(trial: TrialSummary) -> str:
-    return "-".join(map(str, units_of(trial)))
-
-
-def _score(trial: TrialSummary) -> str:
-    return score_text(trial.mean, trial.sd, len(trial.scores))
-
-
 def _percent(value: float) -> str:
     return f"{round(100 * value, 6):g}%"
 
@@ -418,10 +409,6 @@ def _points(value: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{round(value, 6):g}"
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low * 100:.2f} to {estimate.high * 100:.2f} %"
 
 
 def _rest(rows: Sequence[Row]) -> str:

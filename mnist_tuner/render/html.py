@@ -15,12 +15,12 @@ import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
+from mnist_tuner.render import text
 from mnist_tuner.render.drawing import PALETTE, Drawing, to_svg
-from mnist_tuner.render.run import interval_text, metric_text
-from mnist_tuner.reports.comparison import ComparisonReport
+from mnist_tuner.reports.comparison import ComparisonReport, net_name
 from mnist_tuner.reports.report import ClassificationReport, Mistake, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, units_of
-from mnist_tuner.search.display import hyperparameter_names, ranked, score_text
+from mnist_tuner.search.display import hyperparameter_names, ranked
 
 MOST_TRIALS = 200
 MOST_FAILED = 50
@@ -68,14 +68,20 @@ def page(
 
 
 def _rendered(template: str, values: Mapping[str, Any]) -> str:
-    text = _environment().get_template(f"{template}.html.jinja").render(values)
-    return text.encode(errors="replace").decode()  # a folder's name need not be UTF-8
+    document = _environment().get_template(f"{template}.html.jinja").render(values)
+    return document.encode(errors="replace").decode()  # a folder's name need not be UTF-8
 
 
 def warm_up() -> None:
     """Compiles the templates."""
     for name in ("run", "search"):
         _environment().get_template(f"{name}.html.jinja")
+
+
+_FILTERS = (
+    *(text.count, text.plural, text.percent, text.points, text.limits, text.interval, text.deviation, text.four, text.seconds),
+    *(text.metric, text.score),
+)
 
 
 @cache
@@ -88,17 +94,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "count": lambda value: f"{value:,}",
-        "percent": lambda value: f"{value:.2%}",
-        "points": lambda value: f"{100 * value:.2f}",
-        "four": lambda value: f"{value:.4f}",
-        "seconds": lambda value: f"{value:.1f}",
-        "interval": interval_text,
-        "metric": metric_text,
+        **{each.__name__: each for each in _FILTERS},
         "plain": _plain,
-        "units": lambda trial: "-".join(map(str, units_of(trial))),
-        "score": lambda trial: score_text(trial.mean, trial.sd, len(trial.scores)),
-        "plural": lambda number, word: f"{number:,} {word}{'' if number == 1 else 's'}",
+        "units": lambda trial: net_name(units_of(trial)),
     }
     return environment
 
@@ -107,8 +105,7 @@ def _trainings(report: RunReport | SearchReport) -> int:
     """How many trainings the judgement of the classes is of."""
     if isinstance(report, RunReport):
         return len(report.seeds.trainings) if report.seeds else 1
-    net = report.winner or report.baseline
-    return len(net.accuracies) if net else 1
+    return len(report.net.accuracies) if report.net else 1
 
 
 def _of_trials(report: SearchReport) -> dict[str, Any]:

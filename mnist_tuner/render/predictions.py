@@ -1,11 +1,8 @@
-"""What is reported of pictures that a model has read."""
+"""Pictures that a model has read, on the console."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,77 +13,17 @@ from rich.segment import Segment
 from rich.text import Text
 
 from mnist_tuner.render.run import half_blocks
-from mnist_tuner.reports.report import SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A picture that was read.
-
-    Attributes:
-        file: its name.
-        label: the class that it was read as; name: what that is called.
-        confidence: the softmax of the logits there.
-        second, second_name, second_confidence: the runner-up.
-        doubt: why the reading cannot be trusted, if it cannot.
-    """
-
-    file: str
-    label: int
-    name: str
-    confidence: float
-    second: int
-    second_name: str
-    second_confidence: float
-    doubt: str | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A picture that could not be read, and why."""
-
-    file: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What became of all pictures."""
-
-    model: str
-    predictions: tuple[Prediction, ...]
-    problems: tuple[Problem, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON document; the README has its schema."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "command": "predict",
-            "model": self.model,
-            "predictions": [asdict(prediction) for prediction in self.predictions],
-            "problems": [asdict(problem) for problem in self.problems],
-        }
-
-    def to_csv(self) -> str:
-        """A table: a row for each picture that was read."""
-        text = io.StringIO()
-        names = list(Prediction.__dataclass_fields__)
-        table = csv.DictWriter(text, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows({**asdict(prediction), "doubt": prediction.doubt or ""} for prediction in self.predictions)
-        return text.getvalue()
-
-
-EMPTY = "empty"
+from mnist_tuner.render.text import percent
+from mnist_tuner.reports.predictions import Prediction, Problem
 
 
 def sentence(prediction: Prediction) -> Text:
     """What was read, in a line."""
-    if (prediction.doubt or "").startswith(EMPTY):
+    if prediction.empty:
         return Text("nothing to read: the picture is empty", style="yellow")
     style = "bold yellow" if prediction.doubt else "bold green"
-    text = Text.assemble((prediction.name, style), f"  {prediction.confidence:.2%}")
-    text.append(f"  runner-up {prediction.second_name} {prediction.second_confidence:.2%}", "dim")
+    text = Text.assemble((prediction.name, style), f"  {percent(prediction.confidence)}")
+    text.append(f"  runner-up {prediction.second_name} {percent(prediction.second_confidence)}", "dim")
     if prediction.doubt:
         text.append(f"  doubtful: {prediction.doubt}", "yellow")
     return text
@@ -95,10 +32,10 @@ def sentence(prediction: Prediction) -> Text:
 def with_picture(prediction: Prediction, image: npt.NDArray[np.uint8]) -> RenderableType:
     """What was read, beside what the net saw: uint8 ``(height, width)``."""
     lines = [Text(prediction.file, overflow="fold")]
-    if (prediction.doubt or "").startswith(EMPTY):
+    if prediction.empty:
         return Columns([Picture(image), Group(*lines, sentence(prediction))], padding=(0, 2))
-    lines.append(Text.assemble((prediction.name, "bold"), f"  {prediction.confidence:.2%}"))
-    lines.append(Text(f"runner-up {prediction.second_name}  {prediction.second_confidence:.2%}", "dim"))
+    lines.append(Text.assemble((prediction.name, "bold"), f"  {percent(prediction.confidence)}"))
+    lines.append(Text(f"runner-up {prediction.second_name}  {percent(prediction.second_confidence)}", "dim"))
     if prediction.doubt:
         lines.append(Text(f"doubtful: {prediction.doubt}", "yellow"))
     return Columns([Picture(image), Group(*lines)], padding=(0, 2))

@@ -17,6 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tuner.render.text import count, four, interval, metric, percent, plural, points, seconds
 from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, Repeated, RunReport, Timing
 from mnist_tuner.reports.statistics import Estimate
 
@@ -86,19 +87,18 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     table = Table.grid(padding=(0, 2))
     height, width = data.image_shape
     images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
-    threads = f"{run.threads} thread{'s' if run.threads > 1 else ''}"
-    processes = f"{run.workers} worker{'s' if run.workers > 1 else ''}, one thread each"
-    table.add_row("Device", Text(f"{run.device}, {processes if run.workers else threads}"))
+    processes = f"{plural(run.workers, 'worker')}, one thread each" if run.workers else plural(run.threads, "thread")
+    table.add_row("Device", Text(f"{run.device}, {processes}"))
     shape = f"{height} x {width}, {data.classes} classes"
     # As Text: a folder's name may look like rich's markup.
     table.add_row("Data", Text(f"{data.name}: {images}{data.test:,} test images, {shape}"))
     widths = " - ".join(map(str, (height * width, *run.config["hidden"], data.classes)))
-    epochs = f"{run.config['epochs']} epoch{'s' if run.config['epochs'] > 1 else ''}"
+    epochs = plural(run.config["epochs"], "epoch")
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
     precision = run.config.get("precision", "32-true")
     mixed = "" if precision == "32-true" else f", precision {precision}"
-    count = run.config.get("seeds", 1)
-    seeds = f"seed {run.seed}" if count == 1 else f"seeds {run.seed} to {run.seed + count - 1}"
+    last = run.seed + run.config.get("seeds", 1) - 1
+    seeds = f"seed {run.seed}" if last == run.seed else f"seeds {run.seed} to {last}"
     table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, {seeds}{mixed}")
     return table
 
@@ -114,7 +114,7 @@ def test_report(run: RunReport, images: npt.NDArray[np.uint8] | None = None) -> 
     assert test is not None
     parts: list[ConsoleRenderable] = [accuracy_line(run)]
     if test.loss is not None:
-        parts.append(Text(f"Test loss {test.loss:.4f}" + (" (mean)" if run.seeds else "")))
+        parts.append(Text(f"Test loss {four(test.loss)}" + (" (mean)" if run.seeds else "")))
     if run.seeds is not None:
         parts += [Text(), seed_table(run.seeds)]
     return Group(*parts, Text(), class_report(test, images, run.data.class_names if run.data is not None else ()))
@@ -141,28 +141,21 @@ def class_report(
     return Group(*parts)
 
 
-def interval_text(estimate: Estimate) -> str:
-    """The limits of an accuracy in per cent."""
-    return f"{estimate.low * 100:.2f} to {estimate.high * 100:.2f} %"
-
-
 def accuracy_line(run: RunReport) -> Text:
     """The result in one line."""
     assert run.test is not None
     assert run.accuracy is not None
     if run.seeds is None:
         return accuracy_text(run.accuracy, run.test)
-    accuracy, interval = run.accuracy, f"95 % interval {interval_text(run.accuracy)}"
-    spread = f"mean of {len(run.seeds.trainings)} seeds, standard deviation {run.seeds.sd * 100:.2f} points"
-    return Text.assemble(
-        (f"Test accuracy {accuracy.value:.2%}", "bold green"), f"  {spread}\n{interval}, which counts seeds and images both"
-    )
+    spread = f"mean of {len(run.seeds.trainings)} seeds, standard deviation {points(run.seeds.sd)} points"
+    limits = f"95 % interval {interval(run.accuracy)}, which counts seeds and images both"
+    return Text.assemble((f"Test accuracy {percent(run.accuracy.value)}", "bold green"), f"  {spread}\n{limits}")
 
 
 def accuracy_text(accuracy: Estimate, test: ClassificationReport) -> Text:
     """One training's result in one line."""
-    counts = f"  {test.correct:,} of {test.total:,}  95 % interval {interval_text(accuracy)}"
-    return Text.assemble((f"Test accuracy {accuracy.value:.2%}", "bold green"), counts)
+    counts = f"  {test.correct:,} of {test.total:,}  95 % interval {interval(accuracy)}"
+    return Text.assemble((f"Test accuracy {percent(accuracy.value)}", "bold green"), counts)
 
 
 def seed_table(seeds: Repeated) -> Table:
@@ -171,8 +164,7 @@ def seed_table(seeds: Repeated) -> Table:
     for name in ("seed", "test accuracy", "test loss", "seconds"):
         table.add_column(name, justify="right")
     for training in seeds.trainings:
-        loss = "" if training.loss is None else f"{training.loss:.4f}"
-        table.add_row(str(training.seed), f"{training.accuracy:.2%}", loss, f"{training.seconds:.1f}")
+        table.add_row(str(training.seed), percent(training.accuracy), four(training.loss), seconds(training.seconds))
     return table
 
 
@@ -182,15 +174,8 @@ def epoch_table(epochs: Sequence[dict[str, int | float | None]]) -> Table:
     for name in epochs[0]:
         table.add_column(Text(name), justify="right")
     for epoch in epochs:
-        table.add_row(*(metric_text(value, name) for name, value in epoch.items()))
+        table.add_row(*(metric(value, name) for name, value in epoch.items()))
     return table
-
-
-def metric_text(value: float | None, name: str) -> str:
-    """A metric of an epoch; the epoch's number and seconds are shorter."""
-    if value is None:
-        return "not finite"
-    return f"{value:.3g}" if name in ("epoch", "seconds") else f"{value:.4f}"
 
 
 def stopped_line(reason: str) -> Text:
@@ -224,8 +209,8 @@ def _class_table(scores: Sequence[ClassScore], names: Sequence[str]) -> Table:
         table.add_row(
             str(score.label),
             *([Text(names[score.label])] if named else []),
-            f"{score.support:,}",
-            *(f"{value:.4f}" for value in (score.precision, score.recall, score.f1)),
+            count(score.support),
+            *map(four, (score.precision, score.recall, score.f1)),
             style="yellow" if score is lowest else "",
         )
     return table
@@ -259,20 +244,20 @@ class _Matrix:
         zero = "." if options.ascii_only else "\N{MIDDLE DOT}"
         for label, row in enumerate(self.matrix):
             line = Text(f"{label:>5} ", style="bold")
-            for predicted, count in enumerate(row):
+            for predicted, number in enumerate(row):
                 if label == predicted:
-                    line.append(f"{count:>{self.cell}}", "not bold dim")
-                elif count == 0:
+                    line.append(f"{number:>{self.cell}}", "not bold dim")
+                elif number == 0:
                     line.append(f"{zero:>{self.cell}}", "not bold dim")
                 else:
                     line.append(" ", "not bold")
-                    line.append(f"{count:>{self.cell - 1}}", self._shade(count))
+                    line.append(f"{number:>{self.cell - 1}}", self._shade(number))
             yield line
 
-    def _shade(self, count: int) -> Style:
+    def _shade(self, number: int) -> Style:
         # The rare ones plain, the others black on a warm ground of growing strength: it reads on a dark and on a light
         # terminal alike.
-        share = count / self.most
+        share = number / self.most
         if share <= 0.1:
             return Style(bold=False)
         return Style.parse(f"not bold rgb(0,0,0) on rgb(255,{int(225 - 110 * share)},{int(170 - 130 * share)})")
@@ -318,4 +303,4 @@ class _Gallery:
             yield Segment.line()
 
     def _caption(self, mistake: Mistake) -> str:
-        return f"{self.names[mistake.label]} read as {self.names[mistake.predicted]}, {mistake.confidence:.2%}"
+        return f"{self.names[mistake.label]} read as {self.names[mistake.predicted]}, {percent(mistake.confidence)}"

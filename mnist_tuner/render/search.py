@@ -8,7 +8,9 @@ from rich.console import ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.render.run import headline, interval_text
+from mnist_tuner.render.run import headline, stopped_line
+from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
+from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
 from mnist_tuner.search.display import ranked, trial_table
 
@@ -20,7 +22,7 @@ def setting(report: SearchReport) -> Table:
     """What is searched with what."""
     config, data = report.config, report.data
     table = Table.grid(padding=(0, 2))
-    processes = f"{report.workers} worker{'s' if report.workers > 1 else ''}" if report.workers else "no workers"
+    processes = plural(report.workers, "worker") if report.workers else "no workers"
     where = f" of {config['scheduler']}" if config["scheduler"] else ""
     table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
     if data is not None:
@@ -29,11 +31,9 @@ def setting(report: SearchReport) -> Table:
         table.add_row("Data", Text(f"{data.name}: {images}, {height} x {width}, {data.classes} classes"))
     low, high, step = config["widths"]
     table.add_row("Space", f"two hidden layers of {low} to {high} by {step}; trial 0 is the baseline, 100-100")
-    total = report.total
-    trials = f"{total} trials" if total else "trials as Hyperband needs"
-    replicates = f"{config['replicates']} replicate{'s' if config['replicates'] > 1 else ''}"
-    epochs = f"{config['epochs']} epoch{'s' if config['epochs'] > 1 else ''}"
-    table.add_row("Search", f"{config['strategy']}: {trials}, {replicates} each, {epochs}, seed {report.seed}")
+    trials = f"{report.total} trials" if report.total else "trials as Hyperband needs"
+    effort = f"{plural(config['replicates'], 'replicate')} each, {plural(config['epochs'], 'epoch')}"
+    table.add_row("Search", f"{config['strategy']}: {trials}, {effort}, seed {report.seed}")
     return table
 
 
@@ -64,7 +64,7 @@ def search_result(report: SearchReport) -> ConsoleRenderable:
     if completed < len(trials):
         parts.append(Text(f"{len(trials) - completed} of {len(trials)} trials failed.", style="red"))
     if report.stopped:
-        parts.append(Text(f"Stopped {report.stopped}", style="yellow"))
+        parts.append(stopped_line(report.stopped))
     parts += [Text(), *_choice(report)]
     if report.baseline is not None:
         parts += [Text(), *_comparison(report)]
@@ -77,22 +77,20 @@ def _choice(report: SearchReport) -> Iterator[Text]:
     if selection is None or best is None or recommended is None:
         return
     yield Text("The choice, by validation images", style="bold")
-    name = "-".join(map(str, units_of(best)))
+    name = net_name(units_of(best))
     if selection.luck is None or selection.standard_error is None:
         yield Text(f"{name} has the best score; with one replicate a trial, nobody can tell how much of that is luck.")
         return
     yield Text(
         f"{name} has the best score. Of {selection.candidates} nets that are all equally good, the luckiest would stand out by "
-        f"about {selection.luck:.4f}, by its seeds alone."
+        f"about {four(selection.luck)}, by its seeds alone."
     )
+    error = f"one standard error ({four(selection.standard_error)})"
     if recommended is best:
-        error = f"one standard error ({selection.standard_error:.4f})"
         yield Text(f"No narrower net that was trained as long is within {error} of it.")
     else:
-        yield Text(
-            f"The narrowest within one standard error ({selection.standard_error:.4f}) of it: "
-            f"{'-'.join(map(str, units_of(recommended)))}, {recommended.parameters:,} parameters."
-        )
+        size = count(recommended.parameters)
+        yield Text(f"The narrowest within {error} of it: {net_name(units_of(recommended))}, {size} parameters.")
 
 
 def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
@@ -107,12 +105,11 @@ def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
     for name in ("", "units", "parameters", "test accuracy", "sd", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
     for name, net in nets:
-        sd = "" if net.sd is None else f"{net.sd:.2%}"
-        interval = interval_text(net.accuracy)
-        table.add_row(name, net.name, f"{net.parameters:,}", f"{net.accuracy.value:.2%}", sd, interval)
+        accuracy = net.accuracy
+        table.add_row(name, net.name, count(net.parameters), percent(accuracy.value), percent(net.sd), interval(accuracy))
     yield table
     for name, net in nets:
-        yield Text(f"{name}, each seed: {'  '.join(f'{accuracy:.2%}' for accuracy in net.accuracies)}")
+        yield Text(f"{name}, each seed: {'  '.join(map(percent, net.accuracies))}")
     counted = "Mean and standard deviation over seeds; the interval counts seeds and images both."
     yield Text(counted if len(report.baseline.seeds) > 1 else "One seed each: the interval counts images only.", style="dim")
     if report.looked_before:
@@ -136,14 +133,10 @@ def result_line(report: SearchReport) -> Text:
     best = report.best
     if best is None:
         return Text("no trial was completed")
-    units = "-".join(map(str, units_of(best)))
-    text = Text.assemble((f"Best widths {units}", "bold green"), f"  {OBJECTIVE} {best.mean:.4f}")
-    if best.sd is not None:
-        text.append(f" +/- {best.sd:.4f} ({len(best.scores)})")
-    for name, net in (("test", report.winner or report.baseline), ("baseline", report.baseline if report.winner else None)):
+    text = Text.assemble((f"Best widths {net_name(units_of(best))}", "bold green"), f"  {OBJECTIVE} {score(best)}")
+    for name, net in (("test", report.net), ("baseline", report.baseline if report.winner else None)):
         if net is not None:
-            sd = "" if net.sd is None else f" +/- {net.sd:.2%}"
-            text.append(f"  {name} {net.accuracy.value:.2%}{sd} ({len(net.accuracies)})")
+            text.append(f"  {name} {percent(net.accuracy.value)}{deviation(net.sd)} ({len(net.accuracies)})")
     if report.verdict:
         text.append(f"\n{report.verdict}")
     return text

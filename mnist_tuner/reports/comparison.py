@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -22,6 +23,11 @@ from mnist_tuner.reports.statistics import (
     seeds_needed,
     wilson_interval,
 )
+
+
+def net_name(units: Iterable[int]) -> str:
+    """What a net with these widths is called, such as "384-224"."""
+    return "-".join(map(str, units))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.reports.statistics import Estimate, confusion_matrix, wilson_interval
 
 SCHEMA_VERSION = 1
@@ -153,10 +154,6 @@ class DataSummary:
     sha256: dict[str, str]
     class_names: tuple[str, ...] = ()
 
-    def class_name(self, label: int) -> str:
-        """What a class is called: its number, where it has no name."""
-        return self.class_names[label] if self.class_names else str(label)
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -252,6 +249,16 @@ class RunReport:
     timing: Timing | None = None
     stopped: str | None = None
     error: str | None = None
+
+    @property
+    def options(self) -> TrainConfig:
+        """`config`, checked."""
+        return TrainConfig.from_dict(self.config)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The hidden layers' widths."""
+        return tuple(self.config["hidden"])
 
     @property
     def accuracy(self) -> Estimate | None:

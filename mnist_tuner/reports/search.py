@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.config import SearchConfig, TrainConfig
-from mnist_tuner.reports.comparison import Comparison, Contestant
+from mnist_tuner.reports.comparison import Comparison, Contestant, net_name
 from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
 from mnist_tuner.reports.statistics import expected_maximum, narrowest_within, pooled_sd
-from mnist_tuner.search.display import ranked
 from mnist_tuner.search.trial import TrialSummary
 
 OBJECTIVE = "val_accuracy"
@@ -108,10 +107,29 @@ class SearchReport:
     error: str | None = None
 
     @property
+    def options(self) -> SearchConfig:
+        """`config`, checked."""
+        return SearchConfig.from_dict(self.config)
+
+    @property
+    def net(self) -> Contestant | None:
+        """The net that it ended with: the winner, or the baseline where that is it; None before the comparison."""
+        return self.winner or self.baseline
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """That net's widths."""
+        return () if self.net is None else self.net.units
+
+    @property
+    def parameters(self) -> int | None:
+        """How many it has."""
+        return None if self.net is None else self.net.parameters
+
+    @property
     def best(self) -> TrialSummary | None:
         """The trial with the highest mean validation accuracy; None while none has been completed."""
-        first = next(iter(ranked(self.trials, "max")), None)
-        return first if first is not None and first.completed else None
+        return max((trial for trial in self.trials if trial.completed), key=lambda trial: trial.mean or 0.0, default=None)
 
     @property
     def first(self) -> TrialSummary | None:
@@ -159,7 +177,7 @@ class SearchReport:
         recommended = self.recommended
         if recommended is None or units_of(recommended) == winner.units:
             return f"Use {winner.name}; a trained copy is model.keras in the run's folder."
-        name = "-".join(map(str, units_of(recommended)))
+        name = net_name(units_of(recommended))
         narrower = f"{name}, with fewer parameters, was within one standard error of it on the validation images"
         if units_of(recommended) == baseline.units:
             return f"Use {winner.name}; a trained copy is model.keras in the run's folder. (The baseline {narrower}.)"
@@ -168,7 +186,7 @@ class SearchReport:
 
     def _train(self, units: tuple[int, ...], seeds: int) -> str:
         """The command that trains a net with several seeds, on the search's data and for as many epochs."""
-        own = SearchConfig.from_dict(self.config)
+        own = self.options
         config = TrainConfig(epochs=own.epochs, hidden=units, seeds=min(seeds, 1000), data=own.data, classes=own.classes)
         return config.command
 

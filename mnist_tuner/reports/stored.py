@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport
-from mnist_tuner.runs import RunDirectory, is_locked
+from mnist_tuner.runs import RunDirectory
 
 
 def load_report(folder: Path) -> RunReport | SearchReport:
@@ -181,45 +179,3 @@ def load_predictions(report: RunReport | SearchReport) -> TestPredictions:
     if not fits or labels.ndim != 1 or seeds.ndim != 1 or mistakes.ndim != 3 or predicted.shape != (len(seeds), len(labels)):
         raise InputError(f"{path}: damaged: arrays of {shapes}")
     return TestPredictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A folder among the runs: its report, or why it has none."""
-
-    path: Path
-    report: RunReport | SearchReport | None
-    problem: str = ""
-
-    @property
-    def date(self) -> str | None:
-        """When it was begun, as its name says; None where it does not."""
-        try:
-            return time.strftime("%Y-%m-%d %H:%M", time.strptime(self.path.name[:15], "%Y%m%d-%H%M%S"))
-        except ValueError:
-            return None
-
-    @property
-    def status(self) -> str:
-        """That of the report; "killed" where it says that it is running and no process has the folder."""
-        assert self.report is not None
-        return "killed" if self.report.status == "running" and not is_locked(self.path) else self.report.status
-
-
-def list_runs(parent: Path) -> Iterator[Listed]:
-    """The runs in a folder, the newest first; folders that are none are named with the reason.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    try:
-        folders = sorted((path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")), reverse=True)
-    except OSError as error:
-        raise InputError(f"{parent}: {error.strerror}") from None
-    for path in folders:
-        try:
-            yield Listed(path, load_report(path))
-        except InputError as error:
-            yield Listed(path, None, str(error))
-        except OSError as error:
-            yield Listed(path, None, f"{error.filename}: {error.strerror}")

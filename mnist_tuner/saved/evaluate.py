@@ -12,7 +12,7 @@ from rich.text import Text
 from mnist_tuner.errors import InputError
 from mnist_tuner.render import run as rendering
 from mnist_tuner.reports.report import Evaluation, classification_report
-from mnist_tuner.saved.locate import Saved, find_saved
+from mnist_tuner.saved.model import SavedModel, find_model
 from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.live import status
 
@@ -43,8 +43,8 @@ def evaluate(
     from mnist_tuner.mnist.data import MNISTDataModule
 
     screen = screen or Console()
-    saved = find_saved(path)
-    dataset = data_of(saved, data, classes)
+    saved = find_model(path)
+    dataset = saved.load_data(data, classes)
     with status(screen, "loading TensorFlow ..."):
         load_tensorflow(threads=1)
     model = saved.load()
@@ -67,34 +67,12 @@ def evaluate(
     return evaluation.to_dict()
 
 
-def data_of(saved: Saved, data: Path | None, classes: Path | None) -> Dataset:
-    """The data that was asked for; by default the model's own.
-
-    Raises:
-        InputError: it cannot be read, or the run's has changed.
-    """
-    from mnist_tuner.mnist.data import load_dataset
-
-    config, given = saved.config, data
-    if data is None and config is not None:
-        data = config.data
-    if classes is None and config is not None and data == config.data:
-        classes = config.classes
-    dataset = load_dataset(data, classes)
-    before = saved.data.sha256 if saved.data is not None and given is None else {}
-    if any(dataset.sha256.get(name) != digest for name, digest in before.items()):
-        raise InputError(
-            f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
-        )
-    return dataset
-
-
 def _judge(
-    saved: Saved, model: keras.Model, data: Any, dataset: Dataset
+    saved: SavedModel, model: keras.Model, data: Any, dataset: Dataset
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
     """What the model makes of the test images: classes, probabilities, mean loss."""
     from mnist_tuner.runner.trainings import judge, judging_module
-    from mnist_tuner.saved.model import read_images, with_preprocessing
+    from mnist_tuner.saved.network import read_images, with_preprocessing
     from mnist_tuner.trainer import Trainer
 
     whole = with_preprocessing(model, dataset.image_shape)

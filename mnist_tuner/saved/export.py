@@ -22,7 +22,7 @@ from rich.text import Text
 from mnist_tuner._version import __version__
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.reports.report import SCHEMA_VERSION
-from mnist_tuner.saved.locate import METADATA, Saved, find_saved
+from mnist_tuner.saved.model import METADATA, SavedModel, find_model
 from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.files import TEMPORARY, atomic_write
 from mnist_tuner.trainer.live import status
@@ -42,7 +42,7 @@ def export(
     ``(n, classes)``, that sum to one. What is known of it (classes, seed, accuracy with its interval, versions) is within it.
 
     Args:
-        path: of the model; see `find_saved`.
+        path: of the model; see `find_model`.
         screen: where it is said; by default the standard output, or the notebook's cell.
         kind: one of `FORMATS`.
         output: the file, or of savedmodel the folder; by default beside the model, named after the format.
@@ -62,13 +62,13 @@ def export(
         packages = " ".join(name.replace("_", "-") for name in _NEEDS[kind])
         raise InputError(f"--format {kind} needs further packages: pip install {packages}")
     screen = screen or Console()
-    saved = find_saved(path)
+    saved = find_model(path)
     target = output or saved.path.with_name(f"export-{kind}{_ENDINGS[kind]}")
     if target.exists():
         raise InputError(f"{target}: exists already: remove it, or choose another place with --output")
     with status(screen, "loading TensorFlow ..."):
         load_tensorflow(threads=1)
-    from mnist_tuner.saved.model import with_preprocessing
+    from mnist_tuner.saved.network import with_preprocessing
 
     model = saved.load()
     image_shape = saved.image_shape(model)
@@ -92,7 +92,7 @@ def export(
     return {"schema_version": SCHEMA_VERSION, "command": "export", "format": kind, "path": str(target), "metadata": metadata}
 
 
-def _metadata(saved: Saved, image_shape: tuple[int, int], classes: int) -> dict[str, Any]:
+def _metadata(saved: SavedModel, image_shape: tuple[int, int], classes: int) -> dict[str, Any]:
     accuracy = saved.accuracy
     return {
         "classes": classes,

@@ -1,160 +1,176 @@
-"""Models read back from files, and made ready for others to use."""
+"""A model that somebody has saved, and what is known of it: from a run's folder, a .keras file, or a checkpoint.
+
+What is wrong with it is said before TensorFlow is loaded; the network itself is read by `network`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import numpy as np
-import tensorflow as tf
-
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
-from mnist_tuner.mnist.baseline import build_baseline
+from mnist_tuner.reports.comparison import Contestant
+from mnist_tuner.reports.report import DataSummary, Repeated, RunReport
+from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.statistics import Estimate, wilson_interval
+from mnist_tuner.reports.stored import load_report
+
+if TYPE_CHECKING:
+    import keras
+
+    from mnist_tuner.mnist.data import Dataset
+
+METADATA = "mnist_tuner.json"
+"""In an exported file: what is known of the model."""
 
 
-def load_keras_model(path: Path) -> keras.Model:
-    """A model from a ``.keras`` file. Nothing in it can run code: it may consist of Keras's own layers only, and no Lambda.
+@dataclass(frozen=True)
+class SavedModel:
+    """Where a model is, and what is known of it.
+
+    Attributes:
+        path: the file of the model.
+        report: of the run that has trained it; None of a file from elsewhere.
+        metadata: what an exported file says of itself; empty of others.
+    """
+
+    path: Path
+    report: RunReport | SearchReport | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> TrainConfig | SearchConfig | None:
+        """The run's."""
+        return None if self.report is None else self.report.options
+
+    @property
+    def data(self) -> DataSummary | None:
+        """What it was trained on; None where nobody knows."""
+        return None if self.report is None else self.report.data
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its classes, if they have any."""
+        return self.data.class_names if self.data is not None else tuple(self.metadata.get("class_names", ()))
+
+    @property
+    def seed(self) -> int | None:
+        """Of its training: of several, the first, whose model it is."""
+        match self.report:
+            case RunReport():
+                return self.report.seed
+            case SearchReport(net=Contestant() as net):
+                return net.seeds[0]
+        return None
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """The model's own on the test images, with Wilson's 95 % interval."""
+        match self.report:
+            case RunReport(seeds=None):
+                return self.report.accuracy
+            case RunReport(seeds=Repeated() as seeds):
+                value = seeds.trainings[0].accuracy
+            case SearchReport(net=Contestant() as net):
+                value = net.accuracies[0]
+            case _:
+                return None
+        images = None if self.data is None else self.data.test
+        return None if images is None else Estimate(value, *wilson_interval(round(value * images), images))
+
+    def load(self) -> keras.Model:
+        """The network. This imports TensorFlow.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        from mnist_tuner.saved.network import load_checkpoint, load_keras_file
+
+        if self.path.suffix != ".safetensors":
+            return load_keras_file(self.path)
+        options, data = self.options, self.data
+        if not isinstance(options, TrainConfig) or data is None:
+            raise InputError(
+                f"{self.path}: outside of a run's folder a checkpoint does not say of what net it is: give a model.keras"
+            )
+        return load_checkpoint(self.path, options.hidden, data.image_shape, data.classes, options.precision)
+
+    def load_data(self, data: Path | None = None, classes: Path | None = None) -> Dataset:
+        """The data that is asked for; by default the model's own.
+
+        Args:
+            data: see `load_dataset`; None for what the run had, or the embedded MNIST.
+            classes: a file of the classes' names; None for the run's, where the data is its own.
+
+        Raises:
+            InputError: it cannot be read, or the run's has changed.
+        """
+        from mnist_tuner.mnist.data import load_dataset
+
+        options, own = self.options, data is None
+        if options is not None:
+            data = options.data if own else data
+            if classes is None and data == options.data:
+                classes = options.classes
+        dataset = load_dataset(data, classes)
+        before = self.data.sha256 if self.data is not None and own else {}
+        if any(dataset.sha256.get(name) != digest for name, digest in before.items()):
+            raise InputError(
+                f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
+            )
+        return dataset
+
+    def image_shape(self, network: keras.Model) -> tuple[int, int]:
+        """Height and width of the images that the network takes.
+
+        Raises:
+            InputError: it takes something else.
+        """
+        if self.data is not None:
+            return self.data.image_shape
+        shape = [size for size in network.inputs[0].shape[1:] if size != 1]
+        if shape == [784]:
+            return 28, 28
+        if len(shape) != 2 or None in shape:
+            raise InputError(f"{self.path}: takes inputs of the shape {tuple(network.inputs[0].shape[1:])}: expected images")
+        return shape[0], shape[1]
+
+
+def find_model(path: Path) -> SavedModel:
+    """A run's folder, a ``.keras`` file, or a checkpoint.
 
     Raises:
-        InputError: the file is missing, damaged, or has something else in it.
+        InputError: there is no such thing there.
     """
+    report: RunReport | SearchReport | None
+    if path.is_dir():
+        report = load_report(path)
+        if report.test is None or not (path / "model.keras").exists():
+            raise InputError(f"{path}: the run has not come to its end: it has no tested model")
+        return SavedModel(path / "model.keras", report)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix not in (".keras", ".safetensors"):
+        raise InputError(f"{path}: expected a run's folder, a .keras file, or a .safetensors checkpoint")
+    folder = path.parent.parent if path.suffix == ".safetensors" else path.parent
+    report = load_report(folder) if (folder / "run.json").exists() else None
+    return SavedModel(path, report, _metadata_in(path) if report is None else {})
+
+
+def _metadata_in(path: Path) -> dict[str, Any]:
+    """What an exported ``.keras`` file says of itself."""
+    if path.suffix != ".keras":
+        return {}
     try:
         with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:  # Keras would crash the process on damaged weights, at its end
-                raise zipfile.BadZipFile("its checksums are wrong")
-            config = json.loads(file.read("config.json"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except DAMAGES as error:
-        raise InputError(f"{path}: not a .keras file, or a damaged one ({error})") from None
-    try:
-        foreign = next((found for part in _parts(config) if (found := _foreign(part))), None)
-    except RecursionError:
-        raise InputError(f"{path}: not a .keras file, or a damaged one") from None
-    if foreign is not None:
-        raise InputError(f"{path}: holds {foreign}, which could run code: only Keras's own layers are loaded")
-    try:
-        model = keras.models.load_model(path, safe_mode=True)
-    except Exception as error:  # whatever Keras makes of a damaged file
-        raise InputError(f"{path}: not a model that Keras can load ({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(model, keras.Model) or not model.built:
-        raise InputError(f"{path}: not a built Keras model")
-    return model
-
-
-_MODULES = (
-    *("layers", "initializers", "regularizers", "constraints", "activations", "optimizers", "losses", "metrics", "models"),
-    *("dtype_policies", "random", "src.models", "src.layers", "src.dtype_policies"),
-)
-"""The parts of Keras of which a model may consist."""
-_CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "StringLookup", "IntegerLookup")
-"""Classes of Keras that hold code, or read files."""
-
-
-def _foreign(part: dict[str, Any]) -> str | None:
-    """What in a part of a configuration is none of Keras's own layers; None where all is well."""
-    module, name, registered = (str(part.get(key) or "") for key in ("module", "class_name", "registered_name"))
-    if ">" in registered:
-        return registered
-    known = module in ("", "builtins", "keras") or any(
-        module == f"keras.{each}" or module.startswith(f"keras.{each}.") for each in _MODULES
-    )
-    return None if known and name not in _CODE else f"{module}.{name}".removeprefix(".")
-
-
-def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects within a JSON value."""
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from _parts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _parts(item)
-
-
-def load_checkpoint_model(
-    path: Path, hidden: tuple[int, ...], image_shape: tuple[int, int], classes: int, precision: str
-) -> keras.Model:
-    """The baseline with the weights of a checkpoint.
-
-    Args:
-        path: the checkpoint.
-        hidden, image_shape, classes, precision: of the run that wrote it.
-
-    Raises:
-        InputError: the file is missing or damaged, or does not fit.
-    """
-    from mnist_tuner.trainer import KerasModule, read_checkpoint
-
-    model = build_baseline(hidden, input_shape=image_shape, classes=classes, precision=precision)
-    try:
-        read_checkpoint(path).restore(KerasModule(model), weights_only=True)
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(str(error)) from None
-    return model
-
-
-def with_preprocessing(model: keras.Model, image_shape: tuple[int, int]) -> keras.Model:
-    """The model with what comes before and after it: from grey values to probabilities.
-
-    Args:
-        model: a classifier of images of so many pixels, whatever their axes: `(height, width)`, with a channel, or flat. If its
-            input is float and it does not scale itself, its input is taken to be from 0 to 1. If its last layer is Dense, its
-            activation is replaced by the softmax of its logits (which is what Keras's loss trains, behind a sigmoid, too).
-        image_shape: height and width.
-
-    Returns:
-        A model of Keras's own layers: uint8 ``(n, height, width)`` to float32 ``(n, classes)``, each row with the sum 1.
-
-    Raises:
-        InputError: the model takes or gives something else.
-    """
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or model.outputs[0].shape[1] < 2:
-        raise InputError("the model is no classifier of images: expected one input, and one output of the shape (n, classes)")
-    wanted = tuple(model.inputs[0].shape[1:])
-    if None in wanted or math.prod(wanted) != math.prod(image_shape):
-        height, width = image_shape
-        raise InputError(f"the model takes inputs of the shape {wanted}: the images are {height} x {width}")
-    images = keras.Input(image_shape, dtype="uint8", name="images")
-    hidden: Any = images
-    scales_itself = any(
-        isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in model._flatten_layers()
-    )
-    if "float" in str(model.inputs[0].dtype):
-        hidden = keras.layers.Rescaling(1.0 if scales_itself else float(np.float32(1 / 255)), name="scale")(hidden)
-    if wanted != image_shape:
-        hidden = keras.layers.Reshape(wanted, name="shape")(hidden)
-    last = model.layers[-1]
-    if type(last) is not keras.layers.Dense or len(last.get_weights()) != 1 + last.use_bias:
-        whole = keras.Model(images, model(hidden), name=model.name)
-        sums = whole(np.full((2, *image_shape), 100, np.uint8)).numpy().sum(axis=1)
-        if not np.allclose(sums, 1, atol=1e-3):
-            raise InputError("the model's outputs are no probabilities: expected a last layer that is Dense, or a softmax")
-        return whole
-    if len(model.layers) > 1:
-        hidden = keras.Model(model.inputs, last.input)(hidden)
-    dense = keras.layers.Dense(last.units, use_bias=last.use_bias, dtype="float32", name="logits")
-    logits = dense(hidden)
-    dense.set_weights(last.get_weights())
-    return keras.Model(images, keras.layers.Softmax(dtype="float32", name="probabilities")(logits), name=model.name)
-
-
-def read_images(model: keras.Model, images: np.ndarray[Any, np.dtype[np.uint8]], batch_size: int = 500) -> Any:
-    """What a model `with_preprocessing` makes of images.
-
-    Args:
-        model: it.
-        images: uint8 ``(n, height, width)``.
-        batch_size: images at a time.
-
-    Returns:
-        Probabilities, float32 ``(n, classes)``.
-    """
-    read = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-    return np.concatenate([read(tf.constant(images[i : i + batch_size])).numpy() for i in range(0, len(images), batch_size)])
+            metadata = json.loads(file.read(METADATA))
+    except DAMAGES:  # whether it is damaged, its loading will tell
+        return {}
+    names = metadata.get("class_names", []) if isinstance(metadata, dict) else []
+    sound = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
+    return {"class_names": names} if sound else {}

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.render.predictions import Prediction, Predictions, Problem, sentence, summary, with_picture
+from mnist_tuner.render.predictions import sentence, summary, with_picture
 from mnist_tuner.render.run import Terminal
-from mnist_tuner.saved.evaluate import data_of
+from mnist_tuner.reports.predictions import Prediction, Predictions, Problem
 from mnist_tuner.saved.likeness import Likeness
-from mnist_tuner.saved.locate import Saved, find_saved
+from mnist_tuner.saved.model import SavedModel, find_model
 from mnist_tuner.saved.pictures import Prepared, UInt8Array, fit, prepare, read_image
 from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.live import status
@@ -34,7 +34,7 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
     """Reads pictures with a saved model.
 
     Args:
-        path: of the model; see `find_saved`.
+        path: of the model; see `find_model`.
         images: files, folders, patterns, or "-" for a picture on the standard input.
         screen: where the readings are shown; by default the standard output, or the notebook's cell.
         quiet: whether it is just the class of each, and its doubt.
@@ -46,7 +46,7 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
         InputError: the model cannot be used, or there are no pictures.
     """
     screen = screen or Console()
-    saved = find_saved(path)
+    saved = find_model(path)
     if list(images).count(STDIN) > 1:
         raise InputError("- is given twice: there is one picture on the standard input")
     found_files = [found for image in images for found in _files(image)]
@@ -54,7 +54,7 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
         references = pool.submit(_references, saved)
         with status(screen, "loading TensorFlow ..."):
             load_tensorflow(threads=1)
-        from mnist_tuner.saved.model import read_images, with_preprocessing
+        from mnist_tuner.saved.network import read_images, with_preprocessing
 
         model = saved.load()
         shape = saved.image_shape(model)
@@ -81,6 +81,13 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
         _prediction(file, each, row, bool(strange), names)
         for (file, each), row, strange in zip(prepared, probabilities, unlike, strict=True)
     )
+    _show(screen, found, seen, quiet)
+    if not quiet and len(found_files) > 1:
+        screen.print(summary(found, problems))
+    return Predictions(str(saved.path), found, tuple(problems))
+
+
+def _show(screen: Console, found: Sequence[Prediction], seen: UInt8Array, quiet: bool) -> None:
     for prediction, image in zip(found, seen, strict=True):
         if quiet:
             doubt = "" if prediction.doubt is None else f"  doubtful: {prediction.doubt}"
@@ -90,9 +97,6 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
             screen.print()
         else:
             screen.print(Text.assemble(prediction.file, "  ", sentence(prediction)), soft_wrap=True)
-    if not quiet and len(found_files) > 1:
-        screen.print(summary(found, problems))
-    return Predictions(str(saved.path), found, tuple(problems))
 
 
 def _files(image: str) -> list[str | Problem]:
@@ -130,12 +134,12 @@ def _leaves_a_margin(images: UInt8Array) -> bool:
     return bool(edge.mean() < 3)
 
 
-def _references(saved: Saved) -> UInt8Array | None:
+def _references(saved: SavedModel) -> UInt8Array | None:
     """The images that the model was trained on; None where they are not to be had."""
     if saved.report is None:
         return None
     try:
-        images = data_of(saved, None, None).train_images
+        images = saved.load_data().train_images
     except InputError:
         return None
     if saved.data is not None and images.shape[1:] != saved.data.image_shape:

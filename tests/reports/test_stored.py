@@ -17,8 +17,9 @@ import pytest
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports.report import RunReport
+from mnist_tuner.reports.runs import SkippedFolder, list_runs
 from mnist_tuner.reports.search import SearchReport
-from mnist_tuner.reports.stored import list_runs, load_predictions, load_report
+from mnist_tuner.reports.stored import load_predictions, load_report
 from mnist_tuner.runs import RunDirectory, lock_folder, to_json
 from tests.support import samples
 from tests.support.runs import Runs
@@ -364,9 +365,10 @@ def test_the_list_names_and_skips_what_is_no_run(tmp_path: Path) -> None:
         *("foreign", "torn", "other", "twisted"),
     }
     for name in ("foreign", "torn", "other", "twisted"):
-        assert listed[name].report is None
-        assert str(tmp_path / name) in listed[name].problem
-        assert len(listed[name].problem.splitlines()) == 1
+        skipped = listed[name]
+        assert isinstance(skipped, SkippedFolder)
+        assert str(tmp_path / name) in skipped.reason
+        assert len(skipped.reason.splitlines()) == 1
     dates = [listed[name].date for name in ("20260102-101500-train-100-100", "named by somebody")]
     assert dates == ["2026-01-02 10:15", None]
     numbered = [entry.path.name for entry in list_runs(tmp_path) if entry.path.name.startswith("2026")]
