@@ -20,7 +20,7 @@ from mnist_tuner.render.drawing import PALETTE, Drawing, to_svg
 from mnist_tuner.reports.comparison import ComparisonReport, net_name
 from mnist_tuner.reports.report import ClassificationReport, Mistake, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, units_of
-from mnist_tuner.search.display import hyperparameter_names, ranked
+from mnist_tuner.search.trial import hyperparameter_names, ranked
 
 MOST_TRIALS = 200
 MOST_FAILED = 50

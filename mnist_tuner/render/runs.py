@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mnist_tuner.render.text import limits, points
 from mnist_tuner.reports.runs import ListedRun, SkippedFolder
-from mnist_tuner.search.display import duration_text
+from mnist_tuner.trainer.duration import duration_text
 
 
 def table(listed: Sequence[ListedRun | SkippedFolder], parent: Path) -> list[RenderableType]:

@@ -12,7 +12,8 @@ from mnist_tuner.render.run import headline, stopped_line
 from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
 from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
-from mnist_tuner.search.display import ranked, trial_table
+from mnist_tuner.search.display import trial_table
+from mnist_tuner.search.trial import ranked
 
 MOST_ROWS = 40
 """With more trials than this the table shows the best of them only."""

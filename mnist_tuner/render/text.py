@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mnist_tuner.reports.statistics import Estimate
-from mnist_tuner.search.display import score_text
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import TrialSummary, score_text
 
 
 def count(number: int | None) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_tuner.config import TrainConfig
 from mnist_tuner.reports.statistics import Estimate, confusion_matrix, wilson_interval
+
+if TYPE_CHECKING:
+    from mnist_tuner.mnist.data import MNISTDataModule
 
 SCHEMA_VERSION = 1
 MOST_MISTAKES = 24
@@ -153,6 +156,21 @@ class DataSummary:
     classes: int
     sha256: dict[str, str]
     class_names: tuple[str, ...] = ()
+
+
+def summarize(data: MNISTDataModule) -> DataSummary:
+    """What the report says of the data."""
+    dataset = data.dataset
+    return DataSummary(
+        name=dataset.name,
+        train=len(data.train_indices),
+        validation=len(data.val_indices),
+        test=len(dataset.test_labels),
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        sha256=dataset.sha256,
+        class_names=dataset.class_names,
+    )
 
 
 @dataclass(frozen=True)

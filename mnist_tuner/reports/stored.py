@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport
 from mnist_tuner.runs import RunDirectory
+from mnist_tuner.trainer.files import atomic_write
 
 
 def load_report(folder: Path) -> RunReport | SearchReport:
@@ -150,6 +152,21 @@ class TestPredictions:
     predicted: npt.NDArray[np.uint8]
     seeds: tuple[int, ...]
     mistakes: npt.NDArray[np.uint8]
+
+
+def save_predictions(folder: RunDirectory, **arrays: npt.ArrayLike) -> None:
+    """Writes ``test_predictions.npz``.
+
+    Args:
+        folder: the run's.
+        arrays: by name.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # its only other argument has a name that nobody gives
+    atomic_write(folder / "test_predictions.npz", content.getvalue())
 
 
 def load_predictions(report: RunReport | SearchReport) -> TestPredictions:

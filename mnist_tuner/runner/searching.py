@@ -17,22 +17,15 @@ from rich.text import Text
 
 from mnist_tuner.config import SearchConfig, TrainConfig, write_options
 from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.mnist.baseline import check_memory
+from mnist_tuner.mnist.data import check_data, timed_load
 from mnist_tuner.render.page import keep_page
-from mnist_tuner.render.run import headline
+from mnist_tuner.render.run import as_text, headline
 from mnist_tuner.render.search import heading, result, result_line, setting
 from mnist_tuner.reports.comparison import compare, contestant
-from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report
+from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report, summarize
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, read_curves, units_of
-from mnist_tuner.runner.session import (
-    as_text,
-    check_data,
-    check_memory,
-    command,
-    save_predictions,
-    summarize,
-    timed_load,
-    versions_of,
-)
+from mnist_tuner.runner.session import command, versions_of
 from mnist_tuner.runner.trainings import Listener, mean_loss, predictions, train_all, trained_widths
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.engine import InlineEngine
@@ -314,6 +307,8 @@ class _Search:
             test=test,
         )
         self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
+        from mnist_tuner.reports.stored import save_predictions
+
         save_predictions(
             self.folder,
             labels=labels,

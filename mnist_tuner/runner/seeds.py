@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from mnist_tuner.errors import InputError
+from mnist_tuner.mnist.baseline import check_memory
+from mnist_tuner.mnist.data import data_module, timed_load
 from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import load_drawing
-from mnist_tuner.reports.report import Repeated, Training, classification_report
+from mnist_tuner.reports.report import Repeated, Training, classification_report, summarize
 from mnist_tuner.reports.statistics import accuracy_interval
-from mnist_tuner.runner.session import check_memory, summarize, timed_load
 from mnist_tuner.runner.training import Run
-from mnist_tuner.runner.trainings import Judged, Listener, Trainings, data_module, mean_loss, predictions, train_all
+from mnist_tuner.runner.trainings import Judged, Listener, Trainings, mean_loss, predictions, train_all
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:

@@ -19,21 +19,13 @@ from rich.text import Text
 
 from mnist_tuner.config import TrainConfig, threads_for, write_options
 from mnist_tuner.errors import InputError
+from mnist_tuner.mnist.baseline import build, check_memory, judge, judging_module
+from mnist_tuner.mnist.data import check_data, data_module, timed_load
 from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import keep_page, load_drawing
-from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report
-from mnist_tuner.runner.session import (
-    as_text,
-    available_cores,
-    check_data,
-    check_memory,
-    command,
-    save_predictions,
-    summarize,
-    timed_load,
-    versions_of,
-)
-from mnist_tuner.runner.trainings import build, data_module, history_callback, judge, judging_module
+from mnist_tuner.reports.report import SCHEMA_VERSION, DataSummary, RunReport, Timing, classification_report, summarize
+from mnist_tuner.runner.session import available_cores, command, versions_of
+from mnist_tuner.runner.trainings import history_callback
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import compile_cache, load_tensorflow
 from mnist_tuner.trainer.files import atomic_path, atomic_write
@@ -325,6 +317,8 @@ class Run:
         """Keeps the predictions."""
         assert self.report.test is not None
         self.mistakes = self.dataset.test_images[[mistake.index for mistake in self.report.test.mistakes]]
+        from mnist_tuner.reports.stored import save_predictions
+
         save_predictions(self.folder, labels=labels, **arrays, mistakes=self.mistakes)
 
     def finish(self, result_console: Console | None) -> None:
@@ -348,7 +342,7 @@ class Run:
         if result_console is not None:
             result_console.print(rendering.accuracy_line(report), soft_wrap=True)
         whole = [*rendering.heading(report), *rendering.result(report, self.mistakes, epochs=True)]
-        atomic_write(self.folder / "report.txt", as_text(whole))
+        atomic_write(self.folder / "report.txt", rendering.as_text(whole))
         keep_page(report, self.mistakes, self.config.command)
         self.folder.write_manifest(report.to_dict())
         self.report = report

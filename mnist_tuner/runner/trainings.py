@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.mnist.baseline import build, judge, judging_module
+from mnist_tuner.mnist.data import data_module
 from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News
 from mnist_tuner.search.journal import Journal
 from mnist_tuner.trainer.files import atomic_write
@@ -152,65 +154,6 @@ def mean_loss(trainings: Sequence[Judged]) -> float | None:
     """The mean of the trainings' losses; None where one is not finite."""
     losses = [training.loss for training in trainings if training.loss is not None]
     return math.fsum(losses) / len(losses) if len(losses) == len(trainings) else None
-
-
-def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float]:
-    """Measures a model on the test images, in one pass: `Trainer.test` and `predict` after each other trace two graphs.
-
-    Args:
-        trainer: which has trained it.
-        module: the model's `judging_module`.
-        data: with the test images.
-
-    Returns:
-        The class that each image was read as, uint8 ``(n,)``; the softmax of the logits, float32 ``(n, classes)``; the mean loss.
-    """
-    import numpy as np
-
-    outputs = trainer.predict(module, datamodule=data)
-    own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    return own.argmax(axis=1).astype(np.uint8), probabilities, float(module.model.get_metrics_result()["loss"])
-
-
-def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
-    """The data as the options want it.
-
-    Raises:
-        InputError: they do not fit the data.
-    """
-    from mnist_tuner.mnist.data import MNISTDataModule
-
-    try:
-        return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
-    except InputError as error:
-        raise InputError("--" + str(error).replace("_", "-")) from None
-
-
-def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The model that the options want, with its first weights."""
-    from mnist_tuner.mnist import build_baseline
-
-    return build_baseline(
-        config.hidden,
-        input_shape=dataset.image_shape,
-        classes=dataset.classes,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        precision=config.precision,
-    )
-
-
-def judging_module(model: keras.Model) -> Any:
-    """A module that predicts with the probabilities beside the model's own outputs, and counts the loss as Keras's test does."""
-    from mnist_tuner.mnist import class_probabilities
-    from mnist_tuner.trainer import KerasModule
-
-    class Judge(KerasModule):
-        def predict_step(self, batch: Any, batch_idx: Any, dataloader_idx: int = 0) -> Any:
-            self.model.test_step(batch)
-            return class_probabilities(self.model, batch[0])
-
-    return Judge(model)
 
 
 def history_callback(heard: Callable[[int], None] = lambda epoch: None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.search.driver import Observer
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import TrialSummary, hyperparameter_names, ranked, score_text
+from mnist_tuner.trainer.duration import duration_text
 from mnist_tuner.trainer.live import Place, open_place
 
 REFRESH_SECONDS = 0.25
@@ -21,28 +22,6 @@ REFRESH_SECONDS = 0.25
 MOST_ROWS = 20
 OVERHEAD_COST = 60_000
 """What a training costs besides its parameters, in parameters: for the estimate of the time that is left."""
-
-
-def hyperparameter_names(trials: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The hyperparameters of some trials' values, without what Hyperband adds."""
-    return [name for name in dict.fromkeys(name for values in trials for name in values) if not name.startswith("tuner/")]
-
-
-def score_text(mean: float | None, sd: float | None, count: int | None = None) -> str:
-    """A mean with its deviation and, if given, how many it is of."""
-    if mean is None:
-        return ""
-    return f"{mean:.4f}" + ("" if sd is None else f" +/- {sd:.4f}" + ("" if count is None else f" ({count})"))
-
-
-def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
-    """The trials, the best first, failed ones last; equals in the order of their numbers."""
-    sign = -1 if direction == "max" else 1
-
-    def place(summary: TrialSummary) -> tuple[bool, float, str]:
-        return (summary.mean is None, sign * (summary.mean or 0.0), summary.trial_id)
-
-    return sorted(summaries, key=place)
 
 
 def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | None = None) -> Table:
@@ -74,13 +53,6 @@ def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | 
 
 def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def duration_text(seconds: float) -> str:
-    """A duration for people, such as 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -219,3 +219,25 @@ def replicate_seeds(search_seed: int, values: Mapping[str, Any], replicates: int
     own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
     text = json.dumps([search_seed, own], sort_keys=True)
     return tuple(int.from_bytes(hashlib.sha256(f"{text} {number}".encode()).digest()[:4], "big") for number in range(replicates))
+
+
+def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
+    """The trials, the best first, failed ones last; equals in the order of their numbers."""
+    sign = -1 if direction == "max" else 1
+
+    def place(summary: TrialSummary) -> tuple[bool, float, str]:
+        return (summary.mean is None, sign * (summary.mean or 0.0), summary.trial_id)
+
+    return sorted(summaries, key=place)
+
+
+def hyperparameter_names(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The hyperparameters of some trials' values, without what Hyperband adds."""
+    return [name for name in dict.fromkeys(name for values in trials for name in values) if not name.startswith("tuner/")]
+
+
+def score_text(mean: float | None, sd: float | None, count: int | None = None) -> str:
+    """A mean with its deviation and, if given, how many it is of."""
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" + ("" if sd is None else f" +/- {sd:.4f}" + ("" if count is None else f" ({count})"))

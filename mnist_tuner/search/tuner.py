@@ -18,13 +18,13 @@ from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
-from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
+from mnist_tuner.search.display import SearchDisplay, trial_table
 from mnist_tuner.search.driver import Driver, Observer
 from mnist_tuner.search.engine import Engine, InlineEngine
 from mnist_tuner.search.experiment import Experiment, same_randomness, without_optimizer
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study, fingerprint
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import TrialSummary, ranked
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.keras_fit import fit_keras_model
 
