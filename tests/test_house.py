@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -12,48 +13,53 @@ import mnist_tuner
 from tests.support.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
-ORDER = ("errors", "trainer", "startup", "runs", "config", "mnist", "search", "reports", "render", "saved", "runner", "cli")
+ORDER = (
+    *("errors", "lazy", "trainer", "startup", "runs", "config", "mnist", "search", "reports", "render", "saved", "runner", "cli"),
+)
 """The rooms; each may import those before it, and itself."""
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of the house that a file imports."""
-    names: set[str] = set()
+def imports(path: Path) -> dict[str, int]:
+    """What a file imports of the package, types included, each with the line: "mnist_tuner.a.b" for a module or a name."""
+    found: dict[str, int] = {}
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_tuner"):
-            rest = node.module.split(".")[1:]
-            names |= {rest[0]} if rest else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mnist_tuner.")}
-    return names
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name: node.lineno for name in names if name.startswith("mnist_tuner.")}
+    return found
 
 
 @pytest.mark.parametrize("room", ORDER)
 def test_rooms_import_only_what_lies_below(room: str) -> None:
     allowed = {"_version", *ORDER[: ORDER.index(room) + 1]}
-    for path in list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]:
-        assert imports(path) <= allowed, path
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}"
+        for path in list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+        for name, line in imports(path).items()
+        if name.split(".")[1] not in allowed
+    ]
+    assert not wrong, f"{room} may import {', '.join(sorted(allowed))}:\n" + "\n".join(wrong)
 
 
 def test_every_room_has_its_place() -> None:
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert rooms - {"__init__", "__main__", "_version"} == set(ORDER)
+    assert rooms - {"__init__", "__main__", "_version"} == set(ORDER), "a room without a place in ORDER, or the other way round"
 
 
 def modules() -> dict[str, set[str]]:
-    """What each module of the package imports of the package, wherever it does, types included."""
+    """What each module imports of the package, wherever it does; a package is its ``__init__``."""
     paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for name, path in paths.items():
         found[name] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_tuner"):
-                asked = {f"{node.module}.{alias.name}" for alias in node.names}
-                packages = f"{node.module}.__init__"
-                found[name] |= {each for each in asked if each in paths} or {packages if packages in paths else node.module}
-            elif isinstance(node, ast.Import):
-                found[name] |= {alias.name for alias in node.names if alias.name in paths}
-        found[name] -= {name}
+        for asked in imports(path):
+            package = asked.rpartition(".")[0]  # of a name, the module that it is in
+            candidates = (asked, f"{asked}.__init__", package, f"{package}.__init__")
+            found[name] |= {next(each for each in candidates if each in paths)} - {name}
     return found
 
 
@@ -62,7 +68,31 @@ def test_there_is_no_circle_of_imports() -> None:
     while ends := [name for name, needed in left.items() if not needed & left.keys()]:
         for name in ends:
             del left[name]
-    assert left == {}
+    circle = list(left)[:1]  # each of those that are left imports one of them
+    while circle and circle[-1] not in circle[:-1]:
+        circle.append(min(left[circle[-1]] & left.keys()))
+    assert not left, "a circle: " + " imports ".join(circle[circle.index(circle[-1]) :])
+
+
+def test_what_is_known_needs_nothing_that_draws() -> None:
+    names = [f"mnist_tuner.reports.{path.stem}" for path in (PACKAGE / "reports").glob("[!_]*.py")]
+    drawing = ("rich", "matplotlib", "jinja2", "PIL", "mnist_tuner.render")
+    assert python(f"import sys, {', '.join(names)}; print([n for n in {drawing} if n in sys.modules])") == "[]\n"
+
+
+def test_the_page_is_imported_without_what_it_takes_to_draw_it() -> None:
+    drawing = ("matplotlib", "jinja2", "PIL")
+    assert python(f"import sys, mnist_tuner.render.page; print([n for n in {drawing} if n in sys.modules])") == "[]\n"
+
+
+@pytest.mark.parametrize("room", ["", ".trainer", ".mnist", ".search", ".runner"])
+def test_a_packages_names_are_those_of_its_imports_and_every_one_is_there(room: str) -> None:
+    package = importlib.import_module(f"mnist_tuner{room}")
+    assert package.__all__ == sorted(package.__all__) == dir(package)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Trainr'"):
+        package.Trainr  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _of_run(report: RunReport) -> Iterator[Drawing]:
 def _of_search(report: SearchReport) -> Iterator[Drawing]:
     completed = [trial for trial in report.trials if trial.mean is not None and math.isfinite(trial.mean)]
     selection = report.selection
-    roles = _roles(report, selection)
+    roles = _roles(report)
     lines = [
         _Line(roles[curve.trial].name, roles[curve.trial].colour, table_of(curve.scores), curve.epochs)
         for curve in report.curves
@@ -142,14 +142,11 @@ class _Role:
         axes.plot(x, y, self.marker, color=self.colour, markersize=8, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=5)
 
 
-def _roles(report: SearchReport, selection: Selection | None) -> dict[str, _Role]:
+def _roles(report: SearchReport) -> dict[str, _Role]:
     """The best, the recommended and the baseline's trial, by their numbers; one may be several of them."""
-    if selection is None:
-        return {}
     found: dict[str, _Role] = {}
-    best, recommended = (next(t for t in report.trials if t.trial_id == n) for n in (selection.best, selection.recommended))
     looks = zip(("best", "recommended", "baseline"), (SERIES[0], SERIES[2], SERIES[1]), "s^D", strict=True)
-    for trial, (role, colour, marker) in zip((best, recommended, report.first), looks, strict=True):
+    for trial, (role, colour, marker) in zip((report.best, report.recommended, report.first), looks, strict=True):
         if trial is not None and trial.completed:
             old = found.get(trial.trial_id)
             name = f"{old.name.rpartition(' ')[0]}, {role}" if old else role

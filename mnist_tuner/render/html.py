@@ -111,8 +111,7 @@ def _trainings(report: RunReport | SearchReport) -> int:
 def _of_trials(report: SearchReport) -> dict[str, Any]:
     """What the table of trials shows: the best ones, the failed ones, and the marks of some."""
     completed = [trial for trial in ranked(report.trials, "max") if trial.completed]
-    best, selection = next(iter(completed), None), report.selection
-    recommended = None if selection is None else next(t for t in completed if t.trial_id == selection.recommended)
+    best, recommended = report.best, report.recommended
     marks: dict[str, list[str]] = {}
     for trial, mark in ((best, "best"), (recommended, "recommended"), (report.first, "baseline")):
         if trial is not None:
@@ -122,7 +121,7 @@ def _of_trials(report: SearchReport) -> dict[str, Any]:
         "objective": OBJECTIVE,
         "best": best,
         "recommended": recommended,
-        "selection": selection,
+        "selection": report.selection,
         "completed": completed,
         "shown": completed[:MOST_TRIALS],
         "failed": failed,

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.render.text import count, four, interval, metric, percent, plural, points, seconds
-from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, Repeated, RunReport, Timing
+from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, RunReport, SeedSummary, Timing
 from mnist_tuner.reports.statistics import Estimate
 
 
@@ -173,7 +173,7 @@ def accuracy_text(accuracy: Estimate, test: ClassificationReport) -> Text:
     return Text.assemble((f"Test accuracy {percent(accuracy.value)}", "bold green"), counts)
 
 
-def seed_table(seeds: Repeated) -> Table:
+def seed_table(seeds: SeedSummary) -> Table:
     """Each seed's result."""
     table = Table(box=box.SIMPLE_HEAD, title="Each seed", title_justify="left", title_style="bold", pad_edge=False)
     for name in ("seed", "test accuracy", "test loss", "seconds"):

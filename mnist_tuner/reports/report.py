@@ -190,7 +190,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Training:
+class SeedResult:
     """One of several trainings of the same net.
 
     Attributes:
@@ -208,7 +208,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class SeedSummary:
     """What several trainings of the same net came to.
 
     Attributes:
@@ -216,7 +216,7 @@ class Repeated:
         mean: the mean accuracy with its 95 % interval, which counts seeds and images both.
     """
 
-    trainings: tuple[Training, ...]
+    trainings: tuple[SeedResult, ...]
     mean: Estimate
 
     @property
@@ -262,7 +262,7 @@ class RunReport:
     data: DataSummary | None = None
     epochs: tuple[dict[str, int | float | None], ...] = ()
     test: ClassificationReport | None = None
-    seeds: Repeated | None = None
+    seeds: SeedSummary | None = None
     workers: int = 0
     timing: Timing | None = None
     stopped: str | None = None

@@ -47,7 +47,6 @@ class Difference:
 
     Attributes:
         estimate: the difference of the mean accuracies, between -1 and 1.
-        degrees_of_freedom: of Student's t in its interval.
         variances: that of the accuracy of one training of the first recipe between its seeds, the same of the second, and
             that of the difference from one set of so many digits to another.
         of_many_seeds: the same, for `seeds_needed`. What depends on seed and digit together is in the digits' variance as long
@@ -55,7 +54,6 @@ class Difference:
     """
 
     estimate: Estimate
-    degrees_of_freedom: float
     variances: tuple[float, float, float]
     of_many_seeds: tuple[float, float, float]
 
@@ -185,7 +183,7 @@ def accuracy_interval(correct: Correct) -> Estimate:
     if seeds < 2:
         raise ValueError("an interval over seeds takes 2 or more; wilson_interval is for one")
     between_seeds = float(correct.mean(axis=1).var(ddof=1))
-    margin, _ = _welch([(between_seeds / seeds, seeds - 1), (_variance_of_digits(correct.mean(axis=0)), n - 1)])
+    margin = _welch([(between_seeds / seeds, seeds - 1), (_variance_of_digits(correct.mean(axis=0)), n - 1)])
     value = float(correct.mean())
     return Estimate(value, max(value - margin, 0.0), min(value + margin, 1.0))
 
@@ -227,7 +225,7 @@ def difference_interval(correct_a: Correct, correct_b: Correct, confidence: floa
         seeds = [(between_a / seeds_a, seeds_a - 1), (between_b / seeds_b, seeds_b - 1)]
     else:
         seeds = [(between_a / seeds_a + between_b / seeds_b, max(seeds_a, seeds_b) - 1)]
-    margin, degrees = _welch([*seeds, (digits, n - 1)], (1 + confidence) / 2)
+    margin = _welch([*seeds, (digits, n - 1)], (1 + confidence) / 2)
     value = float(correct_a.mean() - correct_b.mean())
     estimate = Estimate(value, max(value - margin, -1.0), min(value + margin, 1.0))
     both_a, both_b = (
@@ -235,7 +233,7 @@ def difference_interval(correct_a: Correct, correct_b: Correct, confidence: floa
         for c, o in ((correct_a, correct_b), (correct_b, correct_a))
     )
     rest = max(digits - both_a / seeds_a - both_b / seeds_b, 0.0)
-    return Difference(estimate, degrees, (between_a, between_b, digits), (between_a + both_a, between_b + both_b, rest))
+    return Difference(estimate, (between_a, between_b, digits), (between_a + both_a, between_b + both_b, rest))
 
 
 def bootstrap_difference(correct_a: Correct, correct_b: Correct, *, draws: int = 2000, seed: int = 0) -> Estimate:
@@ -314,7 +312,7 @@ def seeds_needed(
     least = math.ceil((a + b) / rest)  # Student's t takes more
     for seeds in range(max(2, least), 1001):
         parts = [(a / seeds, seeds - 1), (b / seeds, seeds - 1), (digits, math.inf)]
-        if abs(difference) > _welch(parts, (1 + confidence) / 2)[0] + _welch(parts, power)[0]:
+        if abs(difference) > _welch(parts, (1 + confidence) / 2) + _welch(parts, power):
             return seeds
     return max(1001, least)
 
@@ -403,8 +401,8 @@ def _variance_of_digits(shares: npt.NDArray[np.float64]) -> float:
     return max(float(shares.var(ddof=1)) / n, (_unseen(n) / NormalDist().inv_cdf(0.975)) ** 2)
 
 
-def _welch(parts: Sequence[tuple[float, float]], probability: float = 0.975) -> tuple[float, float]:
-    """Student's t at a probability, in units of the score, and its degrees of freedom.
+def _welch(parts: Sequence[tuple[float, float]], probability: float = 0.975) -> float:
+    """Student's t at a probability, in units of the score.
 
     Args:
         parts: independent variances of which the sum is that of the score, each with its degrees of freedom.
@@ -414,4 +412,4 @@ def _welch(parts: Sequence[tuple[float, float]], probability: float = 0.975) -> 
     variance = sum(part for part, _ in parts)
     doubt = sum(part**2 / degrees for part, degrees in parts)
     degrees = variance**2 / doubt if doubt else math.inf
-    return float(stdtrit(degrees, probability)) * math.sqrt(variance), degrees
+    return float(stdtrit(degrees, probability)) * math.sqrt(variance)

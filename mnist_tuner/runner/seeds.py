@@ -14,7 +14,7 @@ from mnist_tuner.mnist.baseline import check_memory
 from mnist_tuner.mnist.data import data_module, timed_load
 from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import load_drawing
-from mnist_tuner.reports.report import Repeated, Training, classification_report, summarize
+from mnist_tuner.reports.report import SeedResult, SeedSummary, classification_report, summarize
 from mnist_tuner.reports.statistics import accuracy_interval
 from mnist_tuner.runner.training import Run
 from mnist_tuner.runner.trainings import Judged, Listener, Trainings, mean_loss, predictions, train_all
@@ -82,8 +82,8 @@ class SeveralSeeds(Run):
             self.report,
             parameters=trainings[0].parameters,
             test=classification_report(labels, predicted, confidence, dataset.classes, mean_loss(trainings)),
-            seeds=Repeated(
-                tuple(Training(each.seed, each.accuracy, each.loss, each.seconds, each.epochs) for each in trainings),
+            seeds=SeedSummary(
+                tuple(SeedResult(each.seed, each.accuracy, each.loss, each.seconds, each.epochs) for each in trainings),
                 accuracy_interval(predicted == labels),
             ),
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.comparison import Contestant
-from mnist_tuner.reports.report import DataSummary, Repeated, RunReport
+from mnist_tuner.reports.report import DataSummary, RunReport, SeedSummary
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Estimate, wilson_interval
 from mnist_tuner.reports.stored import load_report
@@ -74,7 +74,7 @@ class SavedModel:
         match self.report:
             case RunReport(seeds=None):
                 return self.report.accuracy
-            case RunReport(seeds=Repeated() as seeds):
+            case RunReport(seeds=SeedSummary() as seeds):
                 value = seeds.trainings[0].accuracy
             case SearchReport(net=Contestant() as net):
                 value = net.accuracies[0]

@@ -14,10 +14,10 @@ from mnist_tuner.reports.report import (
     Confusion,
     DataSummary,
     Mistake,
-    Repeated,
     RunReport,
+    SeedResult,
+    SeedSummary,
     Timing,
-    Training,
     classification_report,
 )
 from mnist_tuner.reports.statistics import Estimate
@@ -128,8 +128,8 @@ def test_a_mistake_that_several_trainings_make_comes_before_a_surer_one_of_a_sin
 
 
 def test_several_seeds_have_a_mean_a_deviation_and_an_interval_of_their_own(run: RunReport) -> None:
-    trainings = tuple(Training(seed, accuracy, 0.1, 2.0, ()) for seed, accuracy in ((3, 0.97), (4, 0.98), (5, 0.99)))
-    several = replace(run, seeds=Repeated(trainings, Estimate(0.98, 0.955, 1.0)), workers=2)
+    trainings = tuple(SeedResult(seed, accuracy, 0.1, 2.0, ()) for seed, accuracy in ((3, 0.97), (4, 0.98), (5, 0.99)))
+    several = replace(run, seeds=SeedSummary(trainings, Estimate(0.98, 0.955, 1.0)), workers=2)
     assert several.accuracy == Estimate(0.98, 0.955, 1.0)
     document = json.loads(json.dumps(several.to_dict()))
     assert (document["workers"], document["seeds"]["count"], document["seeds"]["mean"]) == (2, 3, 0.98)

@@ -163,7 +163,6 @@ def test_without_variance_of_seeds_the_difference_is_the_paired_t_of_the_digits(
     expected = ttest_rel(a[0].astype(float), b[0].astype(float)).confidence_interval()
     found = difference_interval(np.repeat(a, 4, axis=0), np.repeat(b, 7, axis=0))
     assert (found.estimate.low, found.estimate.high) == pytest.approx((expected.low, expected.high))
-    assert found.degrees_of_freedom == pytest.approx(299)
     assert found.variances == pytest.approx((0, 0, (a[0].astype(float) - b[0]).var(ddof=1) / 300))
     alone = ttest_1samp(a[0], 0.0).confidence_interval()
     accuracy = accuracy_interval(np.repeat(a, 3, axis=0))
@@ -177,7 +176,6 @@ def test_a_single_seed_is_taken_to_vary_as_the_other_nets_do() -> None:
     pooled = ttest_ind_from_stats(1.0, 0.0, 1, scores.mean(), scores.std(ddof=1), 5, equal_var=True)
     for sign, found in [(1, difference_interval(one, five)), (-1, difference_interval(five, one))]:
         assert found.estimate.value == pytest.approx(sign * 0.8)
-        assert found.degrees_of_freedom == pytest.approx(4, rel=1e-5)
         assert found.estimate.value / found.estimate.margin == pytest.approx(sign * pooled.statistic / 2.776445, rel=1e-5)
         assert found.variances[0] == found.variances[1] == pytest.approx(scores.var(ddof=1))
 

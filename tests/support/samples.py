@@ -15,10 +15,10 @@ from mnist_tuner.reports.comparison import ComparisonReport, compare, compare_al
 from mnist_tuner.reports.report import (
     ClassificationReport,
     DataSummary,
-    Repeated,
     RunReport,
+    SeedResult,
+    SeedSummary,
     Timing,
-    Training,
     classification_report,
 )
 from mnist_tuner.reports.search import Curve, SearchReport, SearchTiming
@@ -134,10 +134,10 @@ def seeds(count: int = 5, epochs: int = 5) -> RunReport:
     accuracies = np.random.default_rng(3).normal(0.9755, 0.0019, count).tolist()
     predicted = read(labels, accuracies)
     trainings = tuple(
-        Training(seed, float(hits), 0.08 + seed / 1000, 3.1 + seed / 10, epochs_of(epochs, seed))
+        SeedResult(seed, float(hits), 0.08 + seed / 1000, 3.1 + seed / 10, epochs_of(epochs, seed))
         for seed, hits in enumerate((predicted == labels).mean(axis=1).tolist())
     )
-    repeated = Repeated(trainings, accuracy_interval(predicted == labels))
+    repeated = SeedSummary(trainings, accuracy_interval(predicted == labels))
     config = TrainConfig(epochs=epochs, seeds=count, val_fraction=0.1)
     return replace(run(), config=config.to_dict(), epochs=(), test=test_of(predicted, labels), seeds=repeated)
 
