@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class SearchReport:
         """The baseline's trial, once it has ended."""
         return next((trial for trial in self.trials if not int(trial.trial_id)), None)
 
-    @property
+    @cached_property
     def selection(self) -> Selection | None:
         """What the choice among the trials is worth."""
         return select(self.trials)

@@ -13,8 +13,6 @@ from mnist_tuner.errors import InputError
 from mnist_tuner.render import run as rendering
 from mnist_tuner.reports.report import Evaluation, classification_report
 from mnist_tuner.saved.model import SavedModel, find_model
-from mnist_tuner.startup import load_tensorflow
-from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
     import keras
@@ -45,9 +43,7 @@ def evaluate(
     screen = screen or Console()
     saved = find_model(path)
     dataset = saved.load_data(data, classes)
-    with status(screen, "loading TensorFlow ..."):
-        load_tensorflow(threads=1)
-    model = saved.load()
+    model = saved.load(screen)
     predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
     classes_in_all = max(dataset.classes, probabilities.shape[1])
     test = classification_report(dataset.test_labels, predicted, probabilities.max(axis=1), classes_in_all, loss)

@@ -23,9 +23,7 @@ from mnist_tuner._version import __version__
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.reports.report import SCHEMA_VERSION
 from mnist_tuner.saved.model import METADATA, SavedModel, find_model
-from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.files import TEMPORARY, atomic_write
-from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
     import keras
@@ -66,11 +64,9 @@ def export(
     target = output or saved.path.with_name(f"export-{kind}{_ENDINGS[kind]}")
     if target.exists():
         raise InputError(f"{target}: exists already: remove it, or choose another place with --output")
-    with status(screen, "loading TensorFlow ..."):
-        load_tensorflow(threads=1)
+    model = saved.load(screen)
     from mnist_tuner.saved.network import with_preprocessing
 
-    model = saved.load()
     image_shape = saved.image_shape(model)
     whole = with_preprocessing(model, image_shape)
     whole(np.zeros((1, *image_shape), np.uint8))  # Keras exports no model that has not been called

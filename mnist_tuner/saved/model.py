@@ -19,9 +19,12 @@ from mnist_tuner.reports.report import DataSummary, RunReport, SeedSummary
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Estimate, wilson_interval
 from mnist_tuner.reports.stored import load_report
+from mnist_tuner.startup import load_tensorflow
+from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
     import keras
+    from rich.console import Console
 
     from mnist_tuner.mnist.data import Dataset
 
@@ -83,12 +86,14 @@ class SavedModel:
         images = None if self.data is None else self.data.test
         return None if images is None else Estimate(value, *wilson_interval(round(value * images), images))
 
-    def load(self) -> keras.Model:
-        """The network. This imports TensorFlow.
+    def load(self, screen: Console) -> keras.Model:
+        """The network. TensorFlow is loaded for it, of which the screen tells meanwhile.
 
         Raises:
             InputError: it cannot be loaded.
         """
+        with status(screen, "loading TensorFlow ..."):
+            load_tensorflow(threads=1)
         from mnist_tuner.saved.network import load_checkpoint, load_keras_file
 
         if self.path.suffix != ".safetensors":

@@ -20,8 +20,6 @@ from mnist_tuner.reports.predictions import Prediction, Predictions, Problem
 from mnist_tuner.saved.likeness import Likeness
 from mnist_tuner.saved.model import SavedModel, find_model
 from mnist_tuner.saved.pictures import Prepared, UInt8Array, fit, prepare, read_image
-from mnist_tuner.startup import load_tensorflow
-from mnist_tuner.trainer.live import status
 
 STDIN = "-"
 MOST_PICTURES = 12
@@ -52,11 +50,9 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
     found_files = [found for image in images for found in _files(image)]
     with ThreadPoolExecutor(2) as pool:
         references = pool.submit(_references, saved)
-        with status(screen, "loading TensorFlow ..."):
-            load_tensorflow(threads=1)
+        model = saved.load(screen)
         from mnist_tuner.saved.network import read_images, with_preprocessing
 
-        model = saved.load()
         shape = saved.image_shape(model)
         whole = with_preprocessing(model, shape)
         known = references.result()
