@@ -344,9 +344,9 @@ def _width_map(trials: Sequence[TrialSummary], roles: Collection[_Role], widths:
         # The baseline need not be on the grid; its mark is where it is.
         cells.setdefault((round((first - least) / size), round((second - least) / size)), []).append(trial.mean or 0.0)
     where = np.array(list(cells)) * size + least
-    score = np.array([np.mean(scores) for scores in cells.values()])
-    low, high = float(np.quantile(score, 0.1)), float(score.max())
-    level = np.clip(np.ceil((score - low) / ((high - low) or 1) * LEVELS), 1, LEVELS)
+    shade = np.array([np.mean(scores) for scores in cells.values()])
+    low, high = float(np.quantile(shade, 0.1)), float(shade.max())
+    level = np.clip(np.ceil((shade - low) / ((high - low) or 1) * LEVELS), 1, LEVELS)
     for each in range(1, LEVELS + 1):
         squares(axes, where[level == each, 0], where[level == each, 1], size * 0.48, HEAT, opacity(each))
     edges = min(least, units.min()) - 0.7 * size, max(greatest, units.max()) + 0.7 * size
