@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mnist_tuner.lazy import attach
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.driver import Observer as Observer
+    from mnist_tuner.search.trial import Observer as Observer
     from mnist_tuner.search.trial import TrialSummary as TrialSummary
     from mnist_tuner.search.tuner import Tuner as Tuner
 else:

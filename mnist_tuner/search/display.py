@@ -12,8 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.search.driver import Observer
-from mnist_tuner.search.trial import TrialSummary, hyperparameter_names, ranked, score_text
+from mnist_tuner.search.trial import Observer, TrialSummary, hyperparameter_names, ranked, score_text
 from mnist_tuner.trainer.duration import duration_text
 from mnist_tuner.trainer.live import Place, open_place
 
@@ -112,7 +111,7 @@ class SearchDisplay(Observer):
         self.restored = 0
         self.failed = 0
         self._spent = self._work = 0.0
-        self._asked, self._asked_work, self._left = 0, 0.0, 0.0
+        self._asked, self._asked_work = 0, 0.0
         self._first_cost = 0.0
         self._numbers: dict[str, int] = {}
         self._began = time.monotonic()

@@ -1,4 +1,4 @@
-"""A trial: what it is given, and what it gives back."""
+"""A trial: what it is given, what it gives back, and who hears of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from mnist_tuner.search.experiment import Experiment
+Reporter = Callable[[dict[str, Any]], None]
+"""Is told of each epoch that a trial ends: replicate (from 0), epoch (from 1), value (the objective)."""
 
-Report = Callable[[dict[str, Any]], None]
-"""Takes news of a trial while it runs."""
+
+class RunsTrials(Protocol):
+    """What all trials have in common: the search's experiment."""
+
+    def run_trial(self, spec: TrialSpec, report: Reporter) -> TrialResult:
+        """See `run_trial` in experiment.py."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class TrialSpec:
     keeps_states: bool = False
     leaves_models: ClassVar[bool] = True
 
-    def run(self, experiment: Experiment, report: Report) -> TrialResult:
-        """The experiment's `run_trial`, in a worker."""
+    def run(self, experiment: RunsTrials, report: Reporter) -> TrialResult:
+        """Runs it, in a worker."""
         return experiment.run_trial(self, report)
 
 
@@ -56,10 +60,6 @@ class Replicate:
 
     seed: int
     history: Mapping[str, tuple[float, ...]]
-
-    def last(self, metric: str) -> float:
-        """The metric after the last epoch."""
-        return self.history[metric][-1]
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,28 @@ class TrialSummary:
     def sd(self) -> float | None:
         """The scores' sample standard deviation; None of fewer than two."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+
+class Observer:
+    """Hears of a search's progress; override what is wanted."""
+
+    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
+        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
+
+    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
+        """A worker has begun with it."""
+
+    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
+        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
+
+    def on_trial_again(self, trial_id: str, reason: str) -> None:
+        """It has failed and is tried once more."""
+
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """Its result is on the disk; `restored` where it was so before this search was resumed."""
+
+    def on_tick(self) -> None:
+        """Some time has passed."""
 
 
 def replicate_seeds(search_seed: int, values: Mapping[str, Any], replicates: int) -> tuple[int, ...]:
