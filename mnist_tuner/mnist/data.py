@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 import time
 import zipfile
@@ -116,9 +117,7 @@ def _read_idx_bytes(file: BinaryIO, path: Path, dimensions: int) -> tuple[bytes,
     if len(sizes) < 4 * dimensions:
         raise InputError(f"{path}: truncated within its header")
     shape = struct.unpack(f">{dimensions}I", sizes)
-    expected = 1
-    for size in shape:
-        expected *= size
+    expected = math.prod(shape)
     if expected == 0:
         raise InputError(f"{path}: holds no data (its dimensions are {'x'.join(map(str, shape))})")
     # In pieces: a header that promises more than there is must not reserve that much memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,14 +101,10 @@ def result(run: RunReport, images: npt.NDArray[np.uint8] | None = None, *, epoch
 def setting(run: RunReport, data: DataSummary) -> Table:
     """What is run on what."""
     table = Table.grid(padding=(0, 2))
-    height, width = data.image_shape
-    images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
     processes = f"{plural(run.workers, 'worker')}, one thread each" if run.workers else plural(run.threads, "thread")
     table.add_row("Device", Text(f"{run.device}, {processes}"))
-    shape = f"{height} x {width}, {data.classes} classes"
-    # As Text: a folder's name may look like rich's markup.
-    table.add_row("Data", Text(f"{data.name}: {images}{data.test:,} test images, {shape}"))
-    widths = " - ".join(map(str, (height * width, *run.config["hidden"], data.classes)))
+    table.add_row("Data", data_text(data))
+    widths = " - ".join(map(str, (math.prod(data.image_shape), *run.units, data.classes)))
     epochs = plural(run.config["epochs"], "epoch")
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
     precision = run.config.get("precision", "32-true")
@@ -116,6 +113,13 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     seeds = f"seed {run.seed}" if last == run.seed else f"seeds {run.seed} to {last}"
     table.add_row("Run", f"{epochs}, batch size {run.config['batch_size']}, {seeds}{mixed}")
     return table
+
+
+def data_text(data: DataSummary) -> Text:
+    """The name, the images and their shape. As Text: a folder's name may look like rich's markup."""
+    images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
+    height, width = data.image_shape
+    return Text(f"{data.name}: {images}{data.test:,} test images, {height} x {width}, {data.classes} classes")
 
 
 def test_report(run: RunReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:

@@ -21,7 +21,7 @@ def table(listed: Sequence[ListedRun | SkippedFolder], parent: Path) -> list[Ren
     parts: list[RenderableType] = [Text(_line(names, widths), style="bold")] if rows else [Text(f"{parent}: no runs")]
     for cells, run in rows:
         parts.append(Text(_line(cells, widths), style="" if run.status == "finished" else "yellow"))
-        parts.append(Text(f"  {run.path}", style="dim"))
+        parts.append(Text(f"  {run.run_dir}", style="dim"))
     if rows:
         note = "train x5: with 5 seeds; search x16: of 16 trials. Accuracy in per cent, with its 95 % interval."
         parts.append(Text(note, style="dim"))

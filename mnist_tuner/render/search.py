@@ -8,7 +8,7 @@ from rich.console import ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.render.run import headline, stopped_line
+from mnist_tuner.render.run import data_text, headline, stopped_line
 from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
 from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
@@ -27,9 +27,7 @@ def setting(report: SearchReport) -> Table:
     where = f" of {config['scheduler']}" if config["scheduler"] else ""
     table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
     if data is not None:
-        height, width = data.image_shape
-        images = f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test images"
-        table.add_row("Data", Text(f"{data.name}: {images}, {height} x {width}, {data.classes} classes"))
+        table.add_row("Data", data_text(data))
     low, high, step = config["widths"]
     table.add_row("Space", f"two hidden layers of {low} to {high} by {step}; trial 0 is the baseline, 100-100")
     trials = f"{report.total} trials" if report.total else "trials as Hyperband needs"

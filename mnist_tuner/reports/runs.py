@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ class ListedRun:
     """A run in a list.
 
     Attributes:
-        path: its folder.
         date: when it was begun, as the folder's name says; None where it does not.
         kind: the command; "train x5" with 5 seeds, "search x16" of 16 trials.
         net: its widths, such as "100-100"; of a search those of the net that it ended with, or "".
@@ -30,9 +29,9 @@ class ListedRun:
         status: that of the report; "killed" where it says that it is running and no process has the folder.
         accuracy: of the net on the test images; None until the test.
         seconds: that it took; None where it has not ended.
+        run_dir: its folder.
     """
 
-    path: Path
     date: str | None
     kind: str
     net: str
@@ -40,27 +39,20 @@ class ListedRun:
     status: str
     accuracy: Estimate | None
     seconds: float | None
+    run_dir: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        accuracy = self.accuracy
-        return {
-            "date": self.date,
-            "kind": self.kind,
-            "net": self.net,
-            "data": self.data,
-            "status": self.status,
-            "accuracy": None if accuracy is None else {"value": accuracy.value, "interval95": [accuracy.low, accuracy.high]},
-            "seconds": self.seconds,
-            "run_dir": str(self.path),
-        }
+        known = self.accuracy
+        accuracy = None if known is None else {"value": known.value, "interval95": [known.low, known.high]}
+        return {**asdict(self), "accuracy": accuracy}
 
 
 @dataclass(frozen=True)
 class SkippedFolder:
     """A folder among the runs that is none, and why."""
 
-    path: Path
+    path: str
     reason: str
 
 
@@ -78,9 +70,9 @@ def list_runs(parent: Path) -> Iterator[ListedRun | SkippedFolder]:
         try:
             yield _listed(path, load_report(path))
         except InputError as error:
-            yield SkippedFolder(path, str(error))
+            yield SkippedFolder(str(path), str(error))
         except OSError as error:
-            yield SkippedFolder(path, f"{error.filename}: {error.strerror}")
+            yield SkippedFolder(str(path), f"{error.filename}: {error.strerror}")
 
 
 def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
@@ -95,7 +87,6 @@ def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
         kind, found = f"search x{len(report.trials)}", report.net
         net, accuracy = ("", None) if found is None else (found.name, found.accuracy)
     return ListedRun(
-        path,
         date,
         kind,
         net,
@@ -103,6 +94,7 @@ def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
         "killed" if report.status == "running" and not is_locked(path) else report.status,
         accuracy,
         None if report.timing is None else report.timing.total_s,
+        str(path),
     )
 
 
@@ -113,7 +105,7 @@ def list_document(listed: Sequence[ListedRun | SkippedFolder], parent: Path) -> 
         "command": "runs",
         "folder": str(parent),
         "runs": [run.to_dict() for run in listed if isinstance(run, ListedRun)],
-        "skipped": [{"path": str(each.path), "reason": each.reason} for each in listed if isinstance(each, SkippedFolder)],
+        "skipped": [asdict(each) for each in listed if isinstance(each, SkippedFolder)],
     }
 
 

@@ -17,25 +17,18 @@ import pytest
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports.report import RunReport
-from mnist_tuner.reports.runs import SkippedFolder, list_runs
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.stored import load_predictions, load_report
-from mnist_tuner.runs import RunDirectory, lock_folder, to_json
+from mnist_tuner.runs import to_json
 from tests.support import samples
 from tests.support.runs import Runs
+from tests.support.samples import written
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Runs of the commands."""
     return Runs(tmp_path_factory)
-
-
-def written(folder: Path, report: RunReport | SearchReport) -> Path:
-    """A run's folder with this report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    RunDirectory(folder).write_manifest(report.to_dict())
-    return folder
 
 
 def as_json(report: RunReport | SearchReport) -> Any:
@@ -345,53 +338,3 @@ def test_a_search_with_the_predictions_of_a_single_training_is_refused(tmp_path:
     predictions_refusal(load_report(folder))
     np.savez(folder / "test_predictions.npz", **ARRAYS | {"predicted": np.zeros((1, 4), np.uint8)})  # type: ignore[arg-type]
     predictions_refusal(load_report(folder))
-
-
-def test_the_list_names_and_skips_what_is_no_run(tmp_path: Path) -> None:
-    written(tmp_path / "20260102-101500-train-100-100", samples.run())
-    written(tmp_path / "20260103-101500-search-random", samples.search(5))
-    written(tmp_path / "named by somebody", samples.seeds(3))
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "run.json").write_text('{"schema_version": 1, "comm')
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "run.json").write_text('{"schema_version": 99, "command": "train"}')
-    (tmp_path / "twisted" / "run.json").mkdir(parents=True)
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / "a file").touch()
-    listed = {entry.path.name: entry for entry in list_runs(tmp_path)}
-    assert set(listed) == {
-        *("20260102-101500-train-100-100", "20260103-101500-search-random", "named by somebody"),
-        *("foreign", "torn", "other", "twisted"),
-    }
-    for name in ("foreign", "torn", "other", "twisted"):
-        skipped = listed[name]
-        assert isinstance(skipped, SkippedFolder)
-        assert str(tmp_path / name) in skipped.reason
-        assert len(skipped.reason.splitlines()) == 1
-    dates = [listed[name].date for name in ("20260102-101500-train-100-100", "named by somebody")]
-    assert dates == ["2026-01-02 10:15", None]
-    numbered = [entry.path.name for entry in list_runs(tmp_path) if entry.path.name.startswith("2026")]
-    assert numbered == ["20260103-101500-search-random", "20260102-101500-train-100-100"]  # the newest first
-
-
-def test_a_run_without_a_process_is_listed_as_killed_and_one_with_a_process_as_running(tmp_path: Path) -> None:
-    running = replace(samples.run(), status="running", test=None, timing=None)
-    killed, alive = written(tmp_path / "killed", running), written(tmp_path / "alive", running)
-    written(tmp_path / "failed", replace(running, status="failed"))
-    descriptor = lock_folder(alive)
-    try:
-        assert {entry.path.name: entry.status for entry in list_runs(tmp_path)} == {
-            "killed": "killed",
-            "alive": "running",
-            "failed": "failed",
-        }
-    finally:
-        os.close(descriptor)
-    assert {entry.status for entry in list_runs(tmp_path)} == {"killed", "failed"}
-    os.close(lock_folder(killed))  # to look left no lock behind
-
-
-def test_a_list_of_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: No such file or directory"):
-        list(list_runs(tmp_path / "nowhere"))

@@ -23,6 +23,7 @@ from mnist_tuner.reports.report import (
 )
 from mnist_tuner.reports.search import Curve, SearchReport, SearchTiming
 from mnist_tuner.reports.statistics import accuracy_interval
+from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.trial import TrialSummary
 
 VERSIONS = {"mnist_tuner": "1.2.3", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", "python": "3.12.1"}
@@ -254,3 +255,10 @@ def comparison(nets: int = 3, trainings: int = 5, names: tuple[str, ...] = ()) -
         contestants=tuple(entries[i] for i in order),
         comparisons=compare_all([names[i] for i in order], labels, [predicted[i] for i in order]),
     )
+
+
+def written(folder: Path, report: RunReport | SearchReport) -> Path:
+    """A run's folder with this report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    RunDirectory(folder).write_manifest(report.to_dict())
+    return folder
