@@ -25,6 +25,7 @@ from mnist_tuner.render.page import keep_page
 from mnist_tuner.render.run import as_text, headline
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
 from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.stored import save_predictions
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.trainer.files import atomic_write
 
@@ -120,10 +121,8 @@ class Session(Generic[Config, Report]):
                 f"{self.folder.path}: the run began with {before['classes']} classes, and now there are {data.classes}"
             )
 
-    def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: npt.ArrayLike) -> None:
+    def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: Any) -> None:
         """Writes ``test_predictions.npz``: these arrays, and the images of the mistakes."""
-        from mnist_tuner.reports.stored import save_predictions
-
         self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
         save_predictions(self.folder, **arrays, mistakes=self.mistakes)
 
