@@ -258,17 +258,9 @@ class _Search(Steps):
             return SearchTiming(**before["timing"])
         return SearchTiming(**run.seconds, total_s=time.perf_counter() - run.began, trials_per_minute=self.rate)
 
-    def _ended(self) -> tuple[TrialSummary, ...]:
-        """The trials that are in the journal."""
-        return tuple(Study.summaries(self.run.folder / "study", OBJECTIVE))
-
-    def has_results(self) -> bool:
-        """Whether a trial has ended."""
-        return bool(self._ended())
-
     def so_far(self) -> dict[str, Any]:
         """The trials that have ended, before it was resumed if not since, and the time."""
-        trials = max(self.run.report.trials, self._ended(), key=len)
+        trials = max(self.run.report.trials, tuple(Study.summaries(self.run.folder / "study", OBJECTIVE)), key=len)
         return {"trials": trials} | ({"timing": self.timing(len(trials))} if "start_s" in self.run.seconds else {})
 
     def kept(self) -> str:

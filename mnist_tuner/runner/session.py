@@ -43,10 +43,6 @@ class Steps:
     goes_on_after_failure: ClassVar[bool] = False
     """Whether it is worth going on after a failure, as after an interruption: then it is said how."""
 
-    def has_results(self) -> bool:
-        """Whether there is something to keep even after bad input."""
-        return False
-
     def so_far(self) -> dict[str, Any]:
         """The report's fields that are known only in part."""
         return {}
@@ -149,12 +145,12 @@ class Session(Generic[Config, Report]):
         self.report = report
 
     def give_up(self, error: BaseException) -> None:
-        """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
+        """Writes down how the run ended; after bad input there is nothing to keep, but for trials. A full disk hides nothing."""
         if isinstance(error, InputError):
             if self.before:
                 self.folder.write_manifest(self.before)
                 return
-            if not self.steps.has_results():
+            if not getattr(self.report, "trials", ()):
                 self.folder.discard()
                 return
         if self.report.status == "finished":  # all is written
