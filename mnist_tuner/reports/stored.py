@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
@@ -26,6 +25,8 @@ def load_report(folder: Path) -> RunReport | SearchReport:
     Raises:
         InputError: it is no run's folder, or its ``run.json`` is damaged or of another version.
     """
+    from pydantic import ValidationError  # it takes its time: a run that only writes its predictions does without
+
     run, document = RunDirectory.open(folder)
     if document.get("schema_version") != SCHEMA_VERSION or document.get("command") not in ("train", "search"):
         raise InputError(f"{run / 'run.json'}: not a run of mnist-tuner that this version can read")
@@ -85,6 +86,8 @@ def _check(document: dict[str, Any]) -> None:
 
 
 def _run(document: dict[str, Any]) -> RunReport:
+    from pydantic import TypeAdapter
+
     seeds = document["seeds"]
     values = {
         **document,
@@ -95,6 +98,8 @@ def _run(document: dict[str, Any]) -> RunReport:
 
 
 def _search(document: dict[str, Any]) -> SearchReport:
+    from pydantic import TypeAdapter
+
     final = document["final"] or {**dict.fromkeys(("baseline", "winner", "comparison")), "looked_before": []}
     values = {
         **document,

@@ -248,14 +248,7 @@ class _Search(Steps):
         test = classification_report(labels, predicted[0], confidence[0], dataset.classes, mean_loss(trainings[:seeds]))
         winner = contestants[0] if len(nets) > 1 else None
         run.know(baseline=contestants[-1], winner=winner, comparison=comparison, test=test)
-        arrays: dict[str, Any] = {
-            "labels": labels,
-            "predicted": predicted,
-            "confidence": confidence,
-            "units": nets,
-            "seeds": drawn,
-        }
-        run.keep_predictions(dataset, test, **arrays)
+        run.keep_predictions(dataset, test, labels=labels, predicted=predicted, confidence=confidence, units=nets, seeds=drawn)
 
     def timing(self, trials: int | None = None) -> SearchTiming:
         """How long it took so far, with so many trials; if it is only being reported again, how long it took then."""
@@ -265,17 +258,9 @@ class _Search(Steps):
             return SearchTiming(**before["timing"])
         return SearchTiming(**run.seconds, total_s=time.perf_counter() - run.began, trials_per_minute=self.rate)
 
-    def _ended(self) -> tuple[TrialSummary, ...]:
-        """The trials that are in the journal."""
-        return tuple(Study.summaries(self.run.folder / "study", OBJECTIVE))
-
-    def has_results(self) -> bool:
-        """Whether a trial has ended."""
-        return bool(self._ended())
-
     def so_far(self) -> dict[str, Any]:
         """The trials that have ended, before it was resumed if not since, and the time."""
-        trials = max(self.run.report.trials, self._ended(), key=len)
+        trials = max(self.run.report.trials, tuple(Study.summaries(self.run.folder / "study", OBJECTIVE)), key=len)
         return {"trials": trials} | ({"timing": self.timing(len(trials))} if "start_s" in self.run.seconds else {})
 
     def kept(self) -> str:
@@ -289,13 +274,12 @@ class _Comparison(Observer):
 
     def __init__(self, line: Status, total: int) -> None:
         self.line, self.total, self.done = line, total, 0
-        self.on_tick()
+        self._show()
 
     def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
         """One more is done."""
         self.done += 1
-        self.on_tick()
+        self._show()
 
-    def on_tick(self) -> None:
-        """Says how many are done."""
+    def _show(self) -> None:
         self.line.update(f"comparing winner and baseline: training {self.done} of {self.total} is done ...")

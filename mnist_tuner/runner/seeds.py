@@ -111,11 +111,12 @@ class _Progress(Observer):
     def begin(self, line: Status) -> None:
         """The trainings begin; the line shows how far they are."""
         self.line, self.began = line, time.monotonic()
+        self._show()
 
     def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
         """How far it is."""
         self.running[trial_id] = epoch
-        self.on_tick()
+        self._show()
 
     def on_trial_again(self, trial_id: str, reason: str) -> None:
         """It begins anew."""
@@ -130,10 +131,9 @@ class _Progress(Observer):
             load_drawing()
             line = f"seed {summary.seeds[0]}: test accuracy {summary.scores[0]:.2%}, {summary.seconds:.1f} s"
             self.console.print(Text(f"{self.done} of {self.total}  {line}"))
-        self.on_tick()
+        self._show()
 
-    def on_tick(self) -> None:
-        """Says how far they are."""
+    def _show(self) -> None:
         fresh = (self.done - self.restored) * self.epochs + sum(self.running.values())
         text = f"{self.done} of {self.total} trainings"
         if fresh:

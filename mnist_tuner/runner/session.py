@@ -25,6 +25,7 @@ from mnist_tuner.render.page import keep_page
 from mnist_tuner.render.run import as_text, headline
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
 from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.stored import save_predictions
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.trainer.files import atomic_write
 
@@ -41,10 +42,6 @@ class Steps:
 
     goes_on_after_failure: ClassVar[bool] = False
     """Whether it is worth going on after a failure, as after an interruption: then it is said how."""
-
-    def has_results(self) -> bool:
-        """Whether there is something to keep even after bad input."""
-        return False
 
     def so_far(self) -> dict[str, Any]:
         """The report's fields that are known only in part."""
@@ -120,10 +117,8 @@ class Session(Generic[Config, Report]):
                 f"{self.folder.path}: the run began with {before['classes']} classes, and now there are {data.classes}"
             )
 
-    def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: npt.ArrayLike) -> None:
+    def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: Any) -> None:
         """Writes ``test_predictions.npz``: these arrays, and the images of the mistakes."""
-        from mnist_tuner.reports.stored import save_predictions
-
         self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
         save_predictions(self.folder, **arrays, mistakes=self.mistakes)
 
@@ -150,12 +145,12 @@ class Session(Generic[Config, Report]):
         self.report = report
 
     def give_up(self, error: BaseException) -> None:
-        """Writes down how the run ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
+        """Writes down how the run ended; after bad input there is nothing to keep, but for trials. A full disk hides nothing."""
         if isinstance(error, InputError):
             if self.before:
                 self.folder.write_manifest(self.before)
                 return
-            if not self.steps.has_results():
+            if not getattr(self.report, "trials", ()):
                 self.folder.discard()
                 return
         if self.report.status == "finished":  # all is written

@@ -111,15 +111,8 @@ def train(
 
 
 def _finish(run: Session[TrainConfig, RunReport]) -> None:
-    seconds = run.seconds
-    timing = Timing(
-        import_s=seconds["import_s"],
-        data_s=seconds["data_s"],
-        compile_s=seconds.get("compile_s"),
-        fit_s=seconds["fit_s"],
-        test_s=seconds.get("test_s"),
-        total_s=time.perf_counter() - run.began,
-    )
+    seconds: dict[str, Any] = {"compile_s": None, "test_s": None, **run.seconds}
+    timing = Timing(**seconds, total_s=time.perf_counter() - run.began)
     known = (run.before.get("seeds") or {}).get("count")
     if run.before.get("status") == "finished" and known == run.config.seeds:
         timing = Timing(**run.before["timing"])  # it is only being reported again
@@ -263,13 +256,9 @@ class OneSeed(Steps):
         test = classification_report(labels, predicted, probabilities.max(axis=1), probabilities.shape[1], loss)
         run.seconds["test_s"] = time.perf_counter() - started
         run.know(test=test)
-        arrays: dict[str, Any] = {
-            "labels": labels,
-            "predicted": predicted,
-            "probabilities": probabilities,
-            "seed": run.config.seed,
-        }
-        run.keep_predictions(self.dataset, test, **arrays)
+        run.keep_predictions(
+            self.dataset, test, labels=labels, predicted=predicted, probabilities=probabilities, seed=run.config.seed
+        )
         with atomic_path(run.folder / "model.keras") as path:
             self.model.save(path)
 

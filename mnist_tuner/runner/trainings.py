@@ -17,6 +17,7 @@ from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import build, judge, judging_module
 from mnist_tuner.mnist.data import MNISTDataModule, data_module
+from mnist_tuner.runs import finite
 from mnist_tuner.search.engine import Done, Engine, Failed, Pump
 from mnist_tuner.search.experiment import Experiment, put_back
 from mnist_tuner.search.journal import Journal
@@ -132,19 +133,14 @@ class TrainingSpec:
         return TrainingResult(
             config.seed,
             float((predicted == dataset.test_labels[: len(predicted)]).mean()),
-            _finite(loss),
+            finite(loss),
             kept.model.count_params(),
-            tuple({name: _finite(value) for name, value in epoch.items()} for epoch in history.epochs),
+            tuple(finite(history.epochs)),
             round(time.perf_counter() - began, 3),
             predicted.tobytes(),
             probabilities.max(axis=1).tobytes(),
             content.getvalue(),
         )
-
-
-def _finite(value: float | None) -> float | None:
-    """What JSON can hold."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def mean_loss(trainings: Sequence[TrainingResult]) -> float | None:

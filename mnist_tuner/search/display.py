@@ -54,6 +54,10 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _values(summary: TrialSummary) -> str:
+    return " ".join(f"{name}={_value(summary.values[name])}" for name in hyperparameter_names([summary.values]))
+
+
 @dataclass
 class _Running:
     """A trial that has been asked for and has not ended."""
@@ -212,21 +216,18 @@ class SearchDisplay(Observer):
         """The best of the completed trials."""
         if self.best is None:
             return Text("Best so far: none yet")
-        names = hyperparameter_names([self.best.values])
-        values = " ".join(f"{name}={_value(self.best.values[name])}" for name in names)
         score = score_text(self.best.mean, self.best.sd, len(self.best.scores))
-        return Text.assemble(("Best so far ", "bold"), f"trial {self.best.trial_id}: {values}  {self.objective} {score}")
+        what = f"trial {self.best.trial_id}: {_values(self.best)}  {self.objective} {score}"
+        return Text.assemble(("Best so far ", "bold"), what)
 
     def _line(self, summary: TrialSummary) -> str:
-        names = hyperparameter_names([summary.values])
-        values = " ".join(f"{name}={_value(summary.values[name])}" for name in names)
         of = f" of {self.total}" if self.total else ""
         score = score_text(summary.mean, summary.sd, len(summary.scores))
         outcome = f"{self.objective} {score}" if summary.completed else f"failed: {summary.reason}"
         parameters = "" if summary.parameters is None else f"{summary.parameters:,} parameters  "
         left = self.seconds_left()
         rest = "" if left is None else f"  about {duration_text(left)} left"
-        head = f"{len(self.ended)}{of}  trial {summary.trial_id}  {values}  {parameters}{outcome}"
+        head = f"{len(self.ended)}{of}  trial {summary.trial_id}  {_values(summary)}  {parameters}{outcome}"
         return f"{head}  {summary.seconds:.1f} s{rest}"
 
     def say(self, text: str) -> None:

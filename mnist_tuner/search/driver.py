@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from mnist_tuner.errors import InputError
@@ -32,6 +32,7 @@ class _Asked:
     result: TrialResult | None = None
 
 
+@dataclass(eq=False)
 class Driver:
     """Runs one search to its end.
 
@@ -54,32 +55,28 @@ class Driver:
         deadline: ``time.monotonic()`` after which no trial is begun; None for none.
     """
 
-    def __init__(
-        self,
-        oracle: Any,
-        study: Study,
-        engine: Engine,
-        observer: Observer,
-        *,
-        objective: str,
-        seed: int,
-        replicates: int,
-        epochs: int,
-        ahead: int,
-        discover: Callable[[Any], float],
-        first_alone: bool = False,
-        deadline: float | None = None,
-    ) -> None:
-        self.oracle, self.study, self.observer = oracle, study, observer
-        self.pump = Pump(engine, observer, self._ended)
-        self.objective, self.seed, self.replicates, self.epochs = objective, seed, replicates, epochs
-        self.ahead, self.discover, self.first_alone, self.deadline = ahead, discover, first_alone, deadline
+    oracle: Any
+    study: Study
+    engine: Engine
+    observer: Observer
+    _: KW_ONLY
+    objective: str
+    seed: int
+    replicates: int
+    epochs: int
+    ahead: int
+    discover: Callable[[Any], float]
+    first_alone: bool = False
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self.pump = Pump(self.engine, self.observer, self._ended)
         self.summaries: dict[str, TrialSummary] = {}
-        self._known = {result.trial_id: (values, result) for values, result in study.results()}
+        self._known = {result.trial_id: (values, result) for values, result in self.study.results()}
         self._asked: dict[str, _Asked] = {}
         self._asks = 0
         self._exhausted = False
-        oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
+        self.oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
 
     @property
     def out_of_time(self) -> bool:
@@ -125,7 +122,7 @@ class Driver:
         while self._ask_one():
             if not self.oracle.learns and time.monotonic() > until:
                 waiting = sum(asked.result is None for asked in self._asked.values()) - len(self.pump.running)
-                if waiting >= self.pump.engine.slots:
+                if waiting >= self.engine.slots:
                     return
 
     def _ask_one(self) -> bool:

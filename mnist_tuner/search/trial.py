@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from mnist_tuner.runs import finite
+
 Reporter = Callable[[dict[str, Any]], None]
 """Is told of each epoch that a trial ends: replicate (from 0), epoch (from 1), value (the objective)."""
 
@@ -126,16 +128,7 @@ class TrialResult:
         return {
             "trial_id": self.trial_id,
             "status": self.status,
-            "replicates": [
-                {
-                    "seed": replicate.seed,
-                    "history": {
-                        name: [value if math.isfinite(value) else None for value in values]
-                        for name, values in replicate.history.items()
-                    },
-                }
-                for replicate in self.replicates
-            ],
+            "replicates": [{"seed": each.seed, "history": finite(dict(each.history))} for each in self.replicates],
             "initial_epoch": self.initial_epoch,
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),

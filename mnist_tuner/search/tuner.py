@@ -22,6 +22,7 @@ from mnist_tuner.search.display import SearchDisplay, trial_table
 from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
 from mnist_tuner.search.experiment import Experiment, same_randomness, without_optimizer
+from mnist_tuner.search.journal import read_lines
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study, fingerprint
 from mnist_tuner.search.trial import Observer, TrialSummary, ranked
@@ -335,10 +336,8 @@ class Tuner:
         """What a search must have in common with one that it goes on with."""
         # So many trials are asked for ahead of the results that the strategy learns from.
         concurrency = max(1, workers) if self.oracle.learns else ASKED_AHEAD
-        path = self.folder / "journal.jsonl"
-        if path.exists():
-            with suppress(ValueError, KeyError, TypeError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
-                concurrency = int(json.loads(file.readline())["concurrency"])
+        with suppress(OSError, StopIteration, KeyError, TypeError, ValueError):
+            concurrency = int(next(read_lines(self.folder / "journal.jsonl"))["concurrency"])
         return {
             "strategy": self.strategy,
             "seed": self.seed,

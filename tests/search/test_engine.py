@@ -14,7 +14,8 @@ import pytest
 from distributed import LocalCluster
 
 from mnist_tuner.search.dask_engine import LOST, DaskEngine
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, InlineEngine, Pump
+from tests.support.hypermodels import Heard
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,36 @@ def test_a_scheduler_that_has_gone_is_said_whatever_is_asked_of_it() -> None:
             engine.wait(lambda event: None, 1.0)
         with pytest.raises(EngineLostError, match="the Dask scheduler has gone"):
             engine.begin("what they have in common")
+
+
+@dataclass(frozen=True)
+class Flaky(Piece):
+    """Fails so often, and then no more."""
+
+    failures: int = 0
+    tries: ClassVar[list[str]] = []
+
+    def run(self, experiment: str, report: Callable[[dict[str, Any]], None]) -> str:
+        report({"replicate": 0, "epoch": 1, "value": 0.5})
+        self.tries.append("tried")
+        if len(self.tries) <= self.failures:
+            raise LookupError(f"failure {len(self.tries)}")
+        return "done"
+
+
+@pytest.mark.parametrize(("failures", "again"), [(0, []), (1, ["failure 1"]), (2, ["failure 1"])])
+def test_what_fails_is_tried_once_more_and_heard_of(failures: int, again: list[str]) -> None:
+    heard = Heard()
+    ended: dict[str, Done | Failed] = {}
+    Flaky.tries.clear()
+    engine = InlineEngine()
+    engine.begin("what they have in common")
+    pump = Pump(engine, heard, lambda name, event: ended.update({name: event}))
+    pump.start("a-piece", Flaky(failures=failures))
+    assert (pump.free, list(pump.running)) == (0, ["a-piece"])
+    while pump.running:
+        pump.wait()
+    assert heard.again == [("a-piece", f"LookupError: {reason}") for reason in again]
+    assert heard.started == ["a-piece"] * (1 + len(again))
+    (event,) = ended.values()
+    assert (event.result if isinstance(event, Done) else event.reason) == ("done" if failures < 2 else "LookupError: failure 2")
