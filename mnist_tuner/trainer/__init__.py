@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, read_checkpoint
     from mnist_tuner.trainer.data import ArrayLoader, DataModule
     from mnist_tuner.trainer.keras_fit import fit_keras_model
+    from mnist_tuner.trainer.keras_module import KerasModule
     from mnist_tuner.trainer.loggers import CSVLogger, Logger, TensorBoardLogger
     from mnist_tuner.trainer.loop import NonFiniteLossError
-    from mnist_tuner.trainer.module import KerasModule, Module
+    from mnist_tuner.trainer.module import Module
     from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
     from mnist_tuner.trainer.seed import seed_everything
     from mnist_tuner.trainer.streams import StreamLoader
@@ -47,7 +48,7 @@ _HOMES = {
     "DataModule": "data",
     "EarlyStopping": "callbacks",
     "KerasCallback": "callbacks",
-    "KerasModule": "module",
+    "KerasModule": "keras_module",
     "LambdaCallback": "callbacks",
     "LearningRateMonitor": "callbacks",
     "Logger": "loggers",

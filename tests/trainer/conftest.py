@@ -12,7 +12,7 @@ import pytest
 
 from mnist_tuner.mnist.data import Dataset, scale_pixels
 from mnist_tuner.trainer import ArrayLoader, KerasModule, ModelCheckpoint, Trainer
-from mnist_tuner.trainer.programs import logs_of
+from mnist_tuner.trainer.module_state import state_of
 
 Digits = Callable[..., ArrayLoader]
 Weights = list[npt.NDArray[np.float32]]
@@ -64,7 +64,7 @@ class Reused:
         for variable, value in self._made:
             variable.assign(value)
         self._module.reset_metrics()
-        for log in logs_of(self._module).values():
+        for log in state_of(self._module).logs.values():
             log.reset()
         return self._module
 

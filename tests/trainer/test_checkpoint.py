@@ -14,11 +14,10 @@ from safetensors.numpy import save
 
 from mnist_tuner.trainer import Checkpoint, KerasModule, read_checkpoint
 from mnist_tuner.trainer.checkpoint import FORMAT_VERSION, CheckpointError, CheckpointHeader
+from mnist_tuner.trainer.progress import Progress
 
 HEADER = CheckpointHeader(
-    epoch=2,
-    global_step=341,
-    batches_in_epoch=1,
+    progress=Progress(epoch=2, global_step=341, batch=1, validation={"val_loss": 0.5}),
     num_training_batches=3,
     jit_compiled=True,
     threads=1,

@@ -29,6 +29,8 @@ from mnist_tuner.trainer import (
     Trainer,
     read_checkpoint,
 )
+from mnist_tuner.trainer.module_state import log_of
+from mnist_tuner.trainer.progress import RunningStage
 from tests.trainer.conftest import assert_same_bits, weights
 
 Quiet = Callable[..., Trainer]
@@ -767,7 +769,7 @@ def test_a_modules_random_generator_draws_anew_at_each_step(jit_compile: bool, k
             self.means: list[float] = []
 
         def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
-            self.means.append(trainer.module._log.step_values()["noise"])  # type: ignore[union-attr]
+            self.means.append(log_of(module, RunningStage.TRAINING).step_values()["noise"])
 
     drawn = Drawn()
     quiet(callbacks=drawn, steps_per_call=1, jit_compile=jit_compile).fit(kind(), digits())
