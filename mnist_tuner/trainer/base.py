@@ -18,7 +18,6 @@ from mnist_tuner.trainer.module_state import loops_of, state_of
 from mnist_tuner.trainer.profiler import Profiler
 from mnist_tuner.trainer.progress import Limits, Progress, RunningStage, TrainerFn, TrainerState
 from mnist_tuner.trainer.sources import Sources
-from mnist_tuner.trainer.xla import planned_epochs
 
 
 class TrainerBase(ABC):
@@ -147,16 +146,6 @@ class TrainerBase(ABC):
         batches = math.inf if self.max_epochs == -1 else self.max_epochs * self.num_training_batches
         steps = batches if math.isinf(batches) else batches // self.accumulate_grad_batches
         return steps if self.max_steps == -1 else min(steps, self.max_steps)
-
-    @property
-    def planned_epochs(self) -> float:
-        """How many epochs there are to be, by which `jit_compile="auto"` chooses; one where it is no fit."""
-        if self.state.fn is not TrainerFn.FITTING:
-            return 1
-        epochs = math.inf if self.max_epochs == -1 else max(self.max_epochs, planned_epochs.get())
-        if self.max_steps == -1:
-            return epochs
-        return min(epochs, self.max_steps * self.accumulation / max(1, self.num_training_batches))
 
     def steps_of(self, stage: RunningStage) -> int | None:
         """The batches of one pass over the data of a stage; None where nobody knows, or no verb runs."""

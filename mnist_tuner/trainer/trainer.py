@@ -20,11 +20,12 @@ from mnist_tuner.trainer.callbacks import ModelCheckpoint
 from mnist_tuner.trainer.callbacks.progress_bar import metrics_table
 from mnist_tuner.trainer.compiled import JitCompile
 from mnist_tuner.trainer.data import DataModule, Loader
+from mnist_tuner.trainer.evaluation import begin, evaluate, predict, sanity_check
 from mnist_tuner.trainer.hooks import Callback
 from mnist_tuner.trainer.keras_module import KerasModule
 from mnist_tuner.trainer.lifecycle import Verb, running
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loop import begin, evaluate, predict, sanity_check, train_epoch
+from mnist_tuner.trainer.loop import train_epoch
 from mnist_tuner.trainer.module import Module, model_of
 from mnist_tuner.trainer.module_state import logging_to, state_of
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
@@ -221,8 +222,7 @@ class Trainer(TrainerBase):
                     [VALIDATION when it is due]
                 X on_train_epoch_end [checkpoint]
             X on_train_end
-            X on_fit_end
-            teardown("fit")
+            X on_fit_end, teardown("fit")
 
         X is that hook of every callback and then of the module; `hooks` tells more. An epoch is `loop.train_epoch`.
 

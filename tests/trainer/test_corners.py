@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from mnist_tuner.trainer import (
     Trainer,
 )
 from mnist_tuner.trainer.module_state import loops_of
+from tests.support.nets import Quiet
 
-Quiet = Callable[..., Trainer]
 X = np.random.default_rng(0).random((40, 4), np.float32)
 Y = (X.sum(axis=1, keepdims=True) > 2).astype(np.float32)
 

@@ -18,49 +18,33 @@ import tensorflow as tf
 
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, ModelCheckpoint, Module, StreamLoader, Trainer
 from mnist_tuner.trainer.compiled import CompiledLoop
-from mnist_tuner.trainer.programs import loops_of
+from mnist_tuner.trainer.module_state import loops_of
 from mnist_tuner.trainer.streams import CHUNK_BATCHES
+from tests.support import nets
+from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
-Quiet = Callable[..., Trainer]
 Batch = tuple[npt.NDArray[Any], ...]
 
 N = 72
 """Examples: batches of 32, 32 and 8."""
-_generator = np.random.default_rng(0)
-Y = np.arange(N) % 3
-X = (_generator.normal(size=(N, 4)) + Y[:, None]).astype(np.float32)
+X, Y = points(N)
 WEIGHT = np.where(Y == 0, 3.0, 0.5).astype(np.float32)
 
 
 def compiled(momentum: float = 0.9) -> keras.Model:
     """A net of one layer, always with the same weights."""
-    layer = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(3))
-    model = keras.Sequential([keras.Input((4,)), layer])
+    model = net("softmax")
     optimizer = keras.optimizers.SGD(0.1, momentum)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], weighted_metrics=[])
     return model
 
 
-class Net(Module):
-    """The same net in a module."""
-
-    def configure_model(self) -> keras.Model:
-        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
-        return keras.Sequential([keras.Input((4,)), layer])
-
-    def loss(self, batch: Any) -> tf.Tensor:
-        assert self.model is not None
-        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], self.model(batch[0]), from_logits=True))
-
-    def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        return self.loss(batch)
+class Net(nets.Net):
+    """The same net in a module, for several loaders."""
 
     def validation_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         self.log("val_loss", self.loss(batch))
-
-    def test_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
-        self.log("test_loss", self.loss(batch))
 
     def configure_optimizers(self) -> keras.optimizers.Optimizer:
         return keras.optimizers.SGD(0.1, 0.9)
