@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from mnist_tuner.trainer.callbacks import (
     EarlyStopping,
@@ -41,6 +42,17 @@ def check_numbers(**arguments: tuple[Any, int]) -> None:
     for name, (value, low) in arguments.items():
         if not isinstance(value, Integral) or value < low:
             raise ValueError(f"{name} is {value!r}: expected an int of {low} or more")
+
+
+def device_of(accelerator: str) -> str | None:
+    """The device that "auto", "cpu" or "gpu" means; None for TensorFlow's choice.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise ValueError("accelerator is 'gpu', but TensorFlow sees none: take 'auto', or install tensorflow[and-cuda]")
+    return {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
 
 
 def callback_list(

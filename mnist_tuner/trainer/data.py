@@ -125,7 +125,7 @@ class Loader:
         """The epoch's batches from `start` on, to `stop`."""
         raise NotImplementedError
 
-    def first_batch(self, size: int | None = None) -> Any:
+    def first_batch(self) -> Any:
         """A first batch, preprocessed; used to build what depends on the data's shape."""
         raise NotImplementedError
 
@@ -222,9 +222,9 @@ class ArrayLoader(Loader):
         loader.shuffle = False
         return loader
 
-    def first_batch(self, size: int | None = None) -> Any:
-        """The first `size` examples in storage order, preprocessed; used to build what depends on the data's shape."""
-        return self.preprocess(self._gather(self._indices[: size or self.batch_size]))
+    def first_batch(self) -> Any:
+        """The first examples in storage order, preprocessed; used to build what depends on the data's shape."""
+        return self.preprocess(self._gather(self._indices[: self.batch_size]))
 
     def order(self, epoch: int) -> npt.NDArray[np.int32]:
         """The rows of an epoch in the order in which it takes them, int32, shape ``(rows,)``."""

@@ -233,9 +233,9 @@ class _FitEpochs(Loader):
         """Batches per epoch."""
         return self.steps or self.loader.num_batches
 
-    def first_batch(self, size: int | None = None) -> Any:
+    def first_batch(self) -> Any:
         """The loader's."""
-        return self.loader.first_batch(size)
+        return self.loader.first_batch()
 
     def chunks(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Chunk]:
         """The epoch's batches from `start` on, to `stop`."""

@@ -102,12 +102,12 @@ class StreamLoader(Loader):
             return self.source.num_batches if self.source.num_batches is not None else float("inf")
         return len(self.source) if hasattr(self.source, "__len__") else float("inf")
 
-    def first_batch(self, size: int | None = None) -> Any:
-        """The first batch, or its first `size` examples, preprocessed."""
+    def first_batch(self) -> Any:
+        """The first batch, preprocessed."""
         batch = self._first()
         if batch is None:
             raise ValueError(f"the {type(self.source).__name__} gives no batches")
-        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part[:size]), batch))
+        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part), batch))
 
     def fixed(self, batches: int) -> StreamLoader:
         """The first batches, kept in memory."""

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from mnist_tuner.trainer.arguments import callback_list, check_choices, check_numbers, logger_list
+from mnist_tuner.trainer.arguments import callback_list, check_choices, check_numbers, device_of, logger_list
 from mnist_tuner.trainer.base import TrainerBase, call
 from mnist_tuner.trainer.callbacks import ModelCheckpoint
 from mnist_tuner.trainer.callbacks.progress_bar import metrics_table
@@ -150,9 +150,8 @@ class Trainer(TrainerBase):
         )
         if gradient_clip_val is not None and not gradient_clip_val >= 0:
             raise ValueError(f"gradient_clip_val is {gradient_clip_val}: expected 0 (off) or more")
-        if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
-            raise ValueError("accelerator is 'gpu', but TensorFlow sees none: take 'auto', or install tensorflow[and-cuda]")
         super().__init__()
+        self.device = device_of(accelerator)
         self._verb: Verb | None = None
         if max_epochs is None:
             max_epochs = 1000 if max_steps in (None, -1) else -1
@@ -192,7 +191,6 @@ class Trainer(TrainerBase):
         )
         self._default_logger = logger is True
         self.loggers = [] if n else logger_list(logger, self.default_root_dir)
-        self.device = {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
         if deterministic:
             tf.config.experimental.enable_op_determinism()
 

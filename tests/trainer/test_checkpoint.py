@@ -180,6 +180,14 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "not a whole checkpoint" in refusal(path)
 
 
+def test_a_file_of_an_earlier_format_is_read(foreign: Callable[[str | None], Path]) -> None:
+    header = asdict(HEADER)
+    progress = header.pop("progress")
+    progress["batches_in_epoch"] = progress.pop("batch")
+    text = json.dumps({"format_version": 2, **header, **progress})
+    assert read_checkpoint(foreign(text)).header == HEADER
+
+
 def test_a_safetensors_file_without_our_header_is_refused(foreign: Callable[[str | None], Path]) -> None:
     assert "not a checkpoint of mnist_tuner" in refusal(foreign(None))
 
