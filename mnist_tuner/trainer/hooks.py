@@ -5,7 +5,8 @@
     fit             configure_callbacks, prepare_data, setup("fit"), configure_model,
                     [resumed: on_load_checkpoint, load_state_dict,] configure_optimizers,
                     X on_fit_start,
-                    [on_sanity_check_start, VALIDATION of a few batches, on_sanity_check_end,]
+                    [on_sanity_check_start, val_dataloader, VALIDATION of a few batches, on_sanity_check_end,]
+                    train_dataloader, [without a sanity check: val_dataloader,]
                     X on_train_start, EPOCHS, X on_train_end,
                     X on_fit_end, teardown("fit")
     each EPOCH      X on_train_epoch_start,
@@ -18,13 +19,15 @@
                     for each batch { X on_validation_batch_start, validation_step, X on_validation_batch_end },
                     X on_validation_epoch_end, X on_validation_end
     validate, test, predict
-                    configure_callbacks, prepare_data, setup(verb), configure_model, the same pass as a VALIDATION with the
-                    hooks on_validation_*, on_test_* or on_predict_*, teardown(verb)
+                    configure_callbacks, prepare_data, setup(verb), configure_model, the verb's dataloader, the same pass as a
+                    VALIDATION with the hooks on_validation_*, on_test_* or on_predict_*, teardown(verb)
     an exception    on_exception of callbacks and data module, teardown
 
-The batch hooks are Python between the steps: where one is overridden, the loop makes one step per call. on_train_batch_end
-gets the loss as `outputs` (of a Keras model: its mean over the epoch so far), also as ``outputs["loss"]``; the others get what
-the step returned. What on_save_checkpoint adds are JSON values or numpy arrays, and on_load_checkpoint gets it back.
+prepare_data, setup and teardown are the data module's, then the callbacks', then the module's. A `ModelCheckpoint` is always
+the last callback. The batch hooks are Python between the steps: where one is overridden, the loop makes one step per call.
+on_train_batch_end gets the loss as `outputs` (of a Keras model: its mean over the epoch so far), also as ``outputs["loss"]``;
+the others get what the step returned. What on_save_checkpoint adds are JSON values or numpy arrays, and on_load_checkpoint
+gets it back.
 """
 
 from __future__ import annotations

@@ -211,8 +211,8 @@ class Trainer(TrainerBase):
             [on_load_checkpoint, load_state_dict of what is resumed]
             configure_optimizers
             X on_fit_start
-            [on_sanity_check_start, VALIDATION of a few batches, on_sanity_check_end]
-            X on_train_start
+            [on_sanity_check_start, val_dataloader, VALIDATION of a few batches, on_sanity_check_end]
+            train_dataloader, X on_train_start
             while not done:
                 X on_train_epoch_start
                 for each batch:
