@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.data import ArrayLoader as ArrayLoader
     from mnist_tuner.trainer.data import DataModule as DataModule
     from mnist_tuner.trainer.keras_fit import fit_keras_model as fit_keras_model
+    from mnist_tuner.trainer.keras_module import KerasModule as KerasModule
     from mnist_tuner.trainer.loggers import CSVLogger as CSVLogger
     from mnist_tuner.trainer.loggers import Logger as Logger
     from mnist_tuner.trainer.loggers import TensorBoardLogger as TensorBoardLogger
     from mnist_tuner.trainer.loop import NonFiniteLossError as NonFiniteLossError
-    from mnist_tuner.trainer.module import KerasModule as KerasModule
     from mnist_tuner.trainer.module import Module as Module
     from mnist_tuner.trainer.profiler import Profiler as Profiler
     from mnist_tuner.trainer.profiler import SimpleProfiler as SimpleProfiler

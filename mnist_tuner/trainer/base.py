@@ -1,113 +1,81 @@
-"""What callbacks, loops and people use of a trainer, besides its verbs."""
+"""What callbacks and loops read of a trainer, besides its verbs; and how they call hooks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
-from mnist_tuner.trainer.callbacks import Callback, ModelCheckpoint
-from mnist_tuner.trainer.checkpoint import Checkpoint
-from mnist_tuner.trainer.data import DataModule, Loader
-from mnist_tuner.trainer.interrupt import Interrupt
+from mnist_tuner.trainer.compiled import JitCompile
+from mnist_tuner.trainer.data import DataModule
+from mnist_tuner.trainer.hooks import Callback, ModuleHooks
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.module_state import loops_of, state_of
 from mnist_tuner.trainer.profiler import Profiler
-from mnist_tuner.trainer.programs import logs_of, loops_of
 from mnist_tuner.trainer.progress import Limits, Progress, RunningStage, TrainerFn, TrainerState
-from mnist_tuner.trainer.streams import StreamLoader
-from mnist_tuner.trainer.xla import planned_epochs
-
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.sources import Sources
+from mnist_tuner.trainer.sources import Sources
 
 
-class TrainerProperties:
-    """The part of a `Trainer` that follows from the rest."""
+class TrainerBase(ABC):
+    """How a trainer stands; its attributes are said in `Trainer`, those that only callbacks of ours read here.
 
-    overfit_batches: int | float
-    profiler: Profiler
-    _default_logger: bool
+    Attributes:
+        progress: how far the training has come.
+        limits: how far it is to go.
+        epoch_metrics: what was measured in the running epoch; epoch_logs: the same as Keras's callbacks get it at its end.
+        accumulation: batches per optimizer step, as the optimizer has it.
+        rows_in_epoch: examples trained on in the running epoch since it was begun or resumed.
+        stops_within_epoch: whether the training stops here, and what is logged and validated now is no part of one that goes on.
+    """
+
     callbacks: list[Callback]
-    accumulate_grad_batches: int
-    limits: Limits
     loggers: list[Logger]
-
-    def _make_ready(self, loader: Loader | None) -> None:
-        raise NotImplementedError
+    limits: Limits
+    profiler: Profiler
+    default_root_dir: Path
+    fast_dev_run: bool | int
+    accumulate_grad_batches: int
+    log_every_n_steps: int
+    jit_compile: JitCompile
+    steps_per_call: Literal["auto"] | int
+    gradient_clipping: tuple[str, float] | None
+    verbose: Any
+    _default_logger: bool
 
     def __init__(self) -> None:
         self.state = TrainerState()
         self.progress = Progress()
-        self.module: Module | None = None
+        self.module: ModuleHooks | None = None
         self.datamodule: DataModule | None = None
         self.should_stop = False
         self.interrupted = False
+        self.in_call = False
         self.callback_metrics: dict[str, float] = {}
-        self.epoch_metrics: dict[str, float] = {}
-        self.epoch_logs: dict[str, float] = {}
         self.logged_metrics: dict[str, float] = {}
         self.num_training_batches: float = 0
-        # What the verbs and the loops keep here while they run.
-        self.rows_in_epoch = 0
-        self.accumulation = 1
-        self.val_check_batches: float = math.inf
-        self.validation_metrics: dict[str, float] = {}
-        self.snapshot: tuple[dict[str, Any], list[Any]] | None = None
-        self.undo: list[Callable[[], None]] = []
-        self.interrupt = Interrupt()
-        self.in_call = False
-        self.checkpoint: Checkpoint | None = None
-        self.data_seed: int | None = None
-        self.metrics_restored = False
-        self.randomness: Any = None
-        self.ready = False
         self.jit_compiled: bool | None = None
         self.validation_jit_compiled: bool | None = None
+        self.epoch_metrics: dict[str, float] = {}
+        self.epoch_logs: dict[str, float] = {}
+        self.accumulation = 1
+        self.rows_in_epoch = 0
+        self.stops_within_epoch = False
         self._sources: Sources | None = None
 
-    def measured(self, metrics: dict[str, float]) -> None:
-        """Takes metrics for the callbacks, as those of the running epoch."""
-        self.callback_metrics |= metrics
-        self.epoch_metrics |= metrics
+    @abstractmethod
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Writes the training's state to a file, whole or not at all.
 
-    def go_to_epoch(self, epoch: int) -> None:
-        """Goes on at the start of an epoch, as a training that came there would."""
-        progress, per_epoch = self.progress, self.num_training_batches
-        skipped = 0 if math.isinf(per_epoch) else (epoch - progress.epoch) * int(per_epoch) - progress.batch
-        batches = max(0, progress.total_batches + skipped)
-        self.progress = Progress(epoch, 0, batches, batches // self.accumulation, validated=True)
-        self.metrics_restored = True  # those of a checkpoint from within an epoch are of no use
+        Raises:
+            RuntimeError: nothing has been trained.
+            OSError: the folder cannot be written, or the disk is full.
+        """
 
-    def steps_of(self, stage: RunningStage) -> int | None:
-        """The batches of one pass over the data of a stage; None where nobody knows."""
-        assert self._sources is not None
-        steps = sum(self.limited(stage, loader) for loader in self._sources.loaders(stage))
-        return None if math.isinf(steps) else int(steps)
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Gives metrics to the loggers, by default as those of the present step."""
-        # The file of the logger that nobody asked for may be that of another trainer's training.
-        untrained = self._default_logger and not self.progress.total_batches and self.state.fn is not TrainerFn.FITTING
-        if not metrics or self.sanity_checking or untrained:
-            return
-        self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}
-        with self.profiler.profile("logging"):
-            for logger in self.loggers:
-                logger.log_metrics(metrics, self.global_step if step is None else step)
-
-    def val_loaders(self) -> list[Loader]:
-        """The validation loaders of the fit."""
-        assert self._sources is not None
-        if loaders := self._sources.loaders(RunningStage.VALIDATING):
-            self._make_ready(loaders[0])
-        return loaders
-
-    def limited(self, stage: RunningStage, loader: Loader) -> float:
-        """How many of the loader's batches a stage takes."""
-        if self.overfit_batches and isinstance(loader, StreamLoader):
-            return loader.num_batches  # already cut to these
-        return self.limits.batches(stage, loader.num_batches)
+    # Where it is.
 
     @property
     def current_epoch(self) -> int:
@@ -120,9 +88,40 @@ class TrainerProperties:
         return self.progress.global_step
 
     @property
+    def training(self) -> bool:
+        """Whether the training stage runs (and not its validation)."""
+        return self.state.stage is RunningStage.TRAINING
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether it is the sanity check that validates."""
+        return self.state.stage is RunningStage.SANITY_CHECKING
+
+    @property
+    def stopping(self) -> bool:
+        """Whether should_stop is set and counts."""
+        return self.should_stop and self.limits.may_stop(self.progress)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no further epoch to train."""
+        return self.limits.reached(self.progress) or self.stopping
+
+    def go_to_epoch(self, epoch: int) -> None:
+        """Goes on at the start of an epoch, as a training that came there would."""
+        progress, per_epoch = self.progress, self.num_training_batches
+        skipped = 0 if math.isinf(per_epoch) else (epoch - progress.epoch) * int(per_epoch) - progress.batch
+        batches = max(0, progress.total_batches + skipped)
+        steps = batches // self.accumulation
+        self.progress = replace(
+            progress, epoch=epoch, batch=0, total_batches=batches, global_step=steps, validated=True, ended=False
+        )
+
+    # Where it goes.
+
+    @property
     def max_epochs(self) -> int:
         """The cap on the epochs, -1 for none; may be set between two fits."""
-        assert self.limits.max_epochs is not None
         return self.limits.max_epochs
 
     @max_epochs.setter
@@ -143,30 +142,17 @@ class TrainerProperties:
         """Optimizer steps that a fit will take in all, for a schedule, say; asks for the training data."""
         if not self.num_training_batches and self._sources is not None:
             for loader in self._sources.loaders(RunningStage.TRAINING):
-                self.num_training_batches = self.limited(RunningStage.TRAINING, loader)
+                self.num_training_batches = self._sources.batches(RunningStage.TRAINING, loader)
         batches = math.inf if self.max_epochs == -1 else self.max_epochs * self.num_training_batches
         steps = batches if math.isinf(batches) else batches // self.accumulate_grad_batches
         return steps if self.max_steps == -1 else min(steps, self.max_steps)
 
-    @property
-    def planned_epochs(self) -> float:
-        """How many epochs there are to be, by which `jit_compile="auto"` chooses; one where it is no fit."""
-        if self.state.fn is not TrainerFn.FITTING:
-            return 1
-        epochs = math.inf if self.max_epochs == -1 else max(self.max_epochs, planned_epochs.get())
-        if self.max_steps == -1:
-            return epochs
-        return min(epochs, self.max_steps * self.accumulation / max(1, self.num_training_batches))
-
-    @property
-    def training(self) -> bool:
-        """Whether the training stage runs (and not its validation)."""
-        return self.state.stage is RunningStage.TRAINING
-
-    @property
-    def sanity_checking(self) -> bool:
-        """Whether it is the sanity check that validates."""
-        return self.state.stage is RunningStage.SANITY_CHECKING
+    def steps_of(self, stage: RunningStage) -> int | None:
+        """The batches of one pass over the data of a stage; None where nobody knows, or no verb runs."""
+        if self._sources is None:
+            return None
+        steps = sum(self._sources.batches(stage, loader) for loader in self._sources.loaders(stage))
+        return None if math.isinf(steps) else int(steps)
 
     @property
     def validates(self) -> bool:
@@ -176,38 +162,74 @@ class TrainerProperties:
     @property
     def validates_at_each_epochs_end(self) -> bool:
         """Whether validation has the rhythm of the epochs (or there is none)."""
-        whole = isinstance(self.limits.val_check_interval, float) and self.limits.val_check_interval == 1.0
-        return not self.validates or (whole and self.limits.check_val_every_n_epoch == 1)
+        return not self.validates or (self.limits.validates_once and self.limits.check_val_every_n_epoch == 1)
 
-    @property
-    def evaluation_metrics(self) -> dict[str, float]:
-        """What the validation or test that runs has measured so far."""
-        log = None if self.module is None else self.module._log
-        return {} if log is None or self.training else log.all_values()
+    # What it has measured.
+
+    def measured(self, metrics: dict[str, float]) -> None:
+        """Takes metrics for the callbacks, as those of the running epoch."""
+        self.callback_metrics |= metrics
+        self.epoch_metrics |= metrics
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Gives metrics to the loggers, by default as those of the present step."""
+        # The file of the logger that nobody asked for may be that of another trainer's training.
+        untrained = self._default_logger and not self.progress.total_batches and self.state.fn is not TrainerFn.FITTING
+        if not metrics or self.sanity_checking or untrained:
+            return
+        self.logged_metrics = metrics = {"epoch": float(self.current_epoch), **metrics}
+        with self.profiler.profile("logging"):
+            for logger in self.loggers:
+                logger.log_metrics(metrics, self.global_step if step is None else step)
 
     @property
     def progress_bar_metrics(self) -> dict[str, float]:
         """What was logged with prog_bar; of the running epoch what is known so far."""
-        if self.module is None:
-            return {}
-        shown: dict[str, float] = {}
-        for stage in RunningStage:
-            if stage in logs_of(self.module):
-                shown |= logs_of(self.module)[stage].prog_bar_values()
-        return shown
+        logs = {} if self.module is None else state_of(self.module).logs
+        return {name: value for stage in RunningStage if stage in logs for name, value in logs[stage].prog_bar_values().items()}
 
     @property
     def compile_seconds(self) -> float:
         """What tracing and compiling the loops has cost so far, in seconds."""
-        loops = [] if self.module is None else loops_of(self.module).values()
+        loops: Iterable[Any] = () if self.module is None else loops_of(self.module).values()
         return float(sum(getattr(loop, "compile_seconds", 0.0) for loop in loops))
-
-    @property
-    def checkpoint_callback(self) -> ModelCheckpoint | None:
-        """The first `ModelCheckpoint`."""
-        return next((callback for callback in self.callbacks if isinstance(callback, ModelCheckpoint)), None)
 
     @property
     def logger(self) -> Logger | None:
         """The first logger."""
         return self.loggers[0] if self.loggers else None
+
+
+# Calling hooks.
+
+
+def call(trainer: TrainerBase, hook: str, *arguments: Any) -> None:
+    """Every callback's hook, then the module's."""
+    call_callbacks(trainer, trainer.callbacks, hook, *arguments)
+    call_module(trainer, hook, *arguments)
+
+
+def call_callbacks(trainer: TrainerBase, callbacks: Iterable[Callback], hook: str, *arguments: Any) -> None:
+    """The hook of some callbacks."""
+    for callback in callbacks:
+        began = time.perf_counter()
+        getattr(callback, hook)(trainer, trainer.module, *arguments)
+        seconds = time.perf_counter() - began
+        trainer.profiler.record(f"{type(callback).__name__}.{hook}", seconds)
+        if callback.displays:
+            trainer.profiler.record("display", seconds)
+
+
+def call_module(trainer: TrainerBase, hook: str, *arguments: Any) -> None:
+    """The module's hook."""
+    with trainer.profiler.profile(f"{type(trainer.module).__name__}.{hook}"):
+        getattr(trainer.module, hook)(*arguments)
+
+
+def overridden(trainer: TrainerBase, *hooks: str) -> bool:
+    """Whether the module or a callback overrides one of these hooks, in its class or in itself."""
+    return any(
+        hook in vars(owner) or getattr(type(owner), hook) is not getattr(base, hook)
+        for hook in hooks
+        for owner, base in [(trainer.module, ModuleHooks), *((callback, Callback) for callback in trainer.callbacks)]
+    )

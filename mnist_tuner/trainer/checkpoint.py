@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_tuner.trainer.files import atomic_write
+from mnist_tuner.trainer.progress import Progress
 
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.module import Module
-
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _KEY = "mnist_tuner"
 
 
@@ -25,58 +22,64 @@ class CheckpointError(ValueError):
     """A file is not a whole checkpoint of ours, or does not fit the model."""
 
 
+class Saved(Protocol):
+    """What a checkpoint is made of: a `Module`."""
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics that hold state."""
+
+    @property
+    def _fits(self) -> bool:
+        """Whether a fit has begun, so that a checkpoint keeps more than the weights."""
+
+    def saved_variables(self) -> dict[str, Any]:
+        """Every variable by its name in a checkpoint."""
+
+
 @dataclass(frozen=True)
 class CheckpointHeader:
     """A checkpoint's JSON part.
 
     Attributes:
-        epoch: the epoch it was written in, from 0.
-        global_step: optimizer steps taken since the training began.
-        batches_in_epoch: how many batches of that epoch had been trained on.
-        num_training_batches: how many it has; None where nobody knows.
+        progress: how far the training had come.
+        num_training_batches: how many batches an epoch has; None where nobody knows.
         jit_compiled: whether XLA ran the training; None where nothing had been trained.
         validation_jit_compiled: the same of its validation.
         threads: TensorFlow's intra-op threads; 0 where it chose.
         metrics: what was measured last.
         versions: of the packages.
-        total_batches: batches trained on since the training began.
-        validated: whether the validation due after these batches had been made.
-        ended: whether the epoch's end had come, its hooks and its row in the logs included.
-        validation: metrics of a validation at the epoch's end that wait for its row in the logs.
         logs: what `Module.log` had collected in the epoch.
         callbacks, loggers, datamodule: what their ``state_dict`` gave.
-        data_seed: of the order of the training's rows, where an `ArrayLoader` shuffles them.
         hyper_parameters: the module's.
         build_config: from which Keras builds the model, the shape of its inputs.
         extra: what on_save_checkpoint added.
     """
 
-    epoch: int
-    global_step: int
-    batches_in_epoch: int
+    progress: Progress
     num_training_batches: int | None
     jit_compiled: bool | None
     threads: int
     metrics: dict[str, float]
     versions: dict[str, str]
     validation_jit_compiled: bool | None = None
-    total_batches: int = 0
-    validated: bool = False
-    ended: bool = False
-    validation: dict[str, float] = field(default_factory=dict)
     logs: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     loggers: list[Any] = field(default_factory=list)
-    data_seed: int | None = None
     datamodule: dict[str, Any] = field(default_factory=dict)
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     build_config: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def epoch_complete(self) -> bool:
-        """Whether every batch of the epoch had been trained on."""
-        return self.batches_in_epoch == self.num_training_batches
+    def epoch(self) -> int:
+        """The epoch it was written in, from 0."""
+        return self.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken since the training began."""
+        return self.progress.global_step
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,9 @@ class Checkpoint:
     tensors: dict[str, npt.NDArray[Any]]
 
     @classmethod
-    def of(cls, module: Module, header: CheckpointHeader) -> Checkpoint:
+    def of(cls, module: Saved, header: CheckpointHeader) -> Checkpoint:
         """Takes the module's state as it is now."""
-        return cls(header, {name: np.array(variable.numpy()) for name, variable in _variables(module).items()})
+        return cls(header, {name: np.array(variable.numpy()) for name, variable in module.saved_variables().items()})
 
     def entries(self) -> dict[str, Any]:
         """What on_load_checkpoint gets: where the training stood, and what on_save_checkpoint added."""
@@ -109,7 +112,7 @@ class Checkpoint:
             **self.arrays_in(header.extra),
         }
 
-    def restore(self, module: Module, weights_only: bool = False) -> bool:
+    def restore(self, module: Saved, weights_only: bool = False) -> bool:
         """Puts the saved state into a module whose model (and optimizer, if it has one) is built.
 
         Args:
@@ -124,7 +127,7 @@ class Checkpoint:
         """
         weights_only = weights_only or not module._fits
         kinds = ["model/"] if weights_only else ["model/", "optimizer/", "module/"]
-        variables = {name: variable for name, variable in _variables(module).items() if name.startswith(tuple(kinds))}
+        variables = {name: variable for name, variable in module.saved_variables().items() if name.startswith(tuple(kinds))}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
         saved = {name: tensor.shape for name, tensor in self.tensors.items() if name.startswith(tuple(kinds))}
         if wanted != saved:
@@ -138,7 +141,7 @@ class Checkpoint:
             variable.assign(self.tensors[name])
         return weights_only or self.restore_metrics(module)
 
-    def restore_metrics(self, module: Module) -> bool:
+    def restore_metrics(self, module: Saved) -> bool:
         """Puts the saved state into the module's metrics; False where one has not yet made its variables, or is another."""
         complete = True
         for number, metric in enumerate(module.metrics):
@@ -213,22 +216,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: written by a newer mnist_tuner (format {version}, this one reads {FORMAT_VERSION}): upgrade it"
             )
-        return Checkpoint(CheckpointHeader(**header), tensors)
+        progress = Progress(**(header.pop("progress") if version > 2 else _old_progress(header)))
+        return Checkpoint(CheckpointHeader(progress=progress, **header), tensors)
     except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from None
 
 
-def _variables(module: Module) -> dict[str, Any]:
-    assert module.model is not None
-    named: dict[str, Any] = _numbered("model", module.model.variables)
-    if module._fits:
-        named |= _numbered("optimizer", [] if module.optimizer is None else module.optimizer.variables)
-        for number, metric in enumerate(module.metrics):
-            named |= _numbered(f"metrics/{number}", metric.variables)
-        named |= _numbered("module", module.own_variables())
-    return named
-
-
-def _numbered(kind: str, variables: Iterable[Any]) -> dict[str, Any]:
-    # By position: Keras numbers layers that have no name by process (dense_3), so names differ between equal models.
-    return {f"{kind}/{index}": variable for index, variable in enumerate(variables)}
+def _old_progress(header: dict[str, Any]) -> dict[str, Any]:
+    """Takes what is a `Progress` now out of the header of a file of format 1 or 2."""
+    header["batch"] = header.pop("batches_in_epoch")
+    return {name: header.pop(name) for name in asdict(Progress()) if name in header}

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.data import Stage
+from mnist_tuner.trainer.data import Chunk
 from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
 
 JitCompile = Literal["auto"] | bool
@@ -30,9 +30,9 @@ class CallResult:
     """What one call did.
 
     Attributes:
-        next: the batch of the stage at which to go on.
+        next: the batch of the chunk at which to go on.
         loss: what the last step returned.
-        nonfinite: the batch of the stage whose loss was the first that was not finite, or None.
+        nonfinite: the batch of the chunk whose loss was the first that was not finite, or None.
     """
 
     next: int
@@ -41,7 +41,7 @@ class CallResult:
 
 
 class CompiledLoop:
-    """Runs a step over the batches of a stage.
+    """Runs a step over the batches of a chunk.
 
     Args:
         step: traced into the graph; takes a preprocessed batch and its index within the epoch, returns a scalar.
@@ -84,70 +84,70 @@ class CompiledLoop:
         """What tracing and compiling have cost so far."""
         return self.trace_seconds + self.xla_seconds
 
-    def run(self, stage: Stage, start: int, stop: int) -> CallResult:
-        """One call: steps from batch `start` of the stage on, to `stop` at most.
+    def run(self, chunk: Chunk, start: int, stop: int) -> CallResult:
+        """One call: steps from batch `start` of the chunk on, to `stop` at most.
 
         Args:
-            stage: the batches.
-            start: the first batch of the stage to take.
-            stop: the batch of the stage to end before.
+            chunk: the batches.
+            start: the first batch of the chunk to take.
+            stop: the batch of the chunk to end before.
         """
-        program = self._program(stage)
+        program = self._program(chunk)
         length = self._fixed_steps or self._steps
         began = time.perf_counter()
         position, nonfinite, loss = program(
-            stage.rows, tf.constant(start), tf.constant(min(stop, start + length)), tf.constant(stage.first)
+            chunk.rows, tf.constant(start), tf.constant(min(stop, start + length)), tf.constant(chunk.first)
         )
         result = CallResult(int(position), float(loss), None if (bad := int(nonfinite)) < 0 else bad)
         done = result.next - start
-        if stage.batches > 1 and done:  # what is learned from an epoch's short last batch is nothing
+        if chunk.batches > 1 and done:  # what is learned from an epoch's short last batch is nothing
             fitting = TARGET_CALL_SECONDS * done / (time.perf_counter() - began)
             self._steps = max(1, min(round(fitting), 8 * done, MOST_STEPS_PER_CALL))
         return result
 
-    def prepare(self, stage: Stage) -> None:
-        """Traces and compiles what a call for this stage needs, without a step."""
-        self._program(stage)
+    def prepare(self, chunk: Chunk) -> None:
+        """Traces and compiles what a call for this chunk needs, without a step."""
+        self._program(chunk)
 
-    def _program(self, stage: Stage) -> Any:
+    def _program(self, chunk: Chunk) -> Any:
         # An epoch's short last batch comes once an epoch: a plain graph is cheaper than compiling a second program.
-        if not stage.whole:
-            return self._plain(stage)
-        self.jit_compiled = self._takes_xla(stage)
-        return self._compiled(stage) if self.jit_compiled else self._plain(stage)
+        if not chunk.whole:
+            return self._plain(chunk)
+        self.jit_compiled = self._takes_xla(chunk)
+        return self._compiled(chunk) if self.jit_compiled else self._plain(chunk)
 
-    def _takes_xla(self, stage: Stage) -> bool:
+    def _takes_xla(self, chunk: Chunk) -> bool:
         if self._jit_compile != "auto":
             return self._jit_compile
         if self.preferred is not None or not on_a_processor():
             return self.preferred is not False
         if self._cost is None:
-            self._cost = cost_of(self._plain(stage).graph)
+            self._cost = cost_of(self._plain(chunk).graph)
         return self._cost.pays(self.planned_steps)
 
-    def _plain(self, stage: Stage) -> Any:
-        key = ("plain", *stage.key)
+    def _plain(self, chunk: Chunk) -> Any:
+        key = ("plain", *chunk.key)
         if key not in self._programs:
-            self._programs[key] = self._traced(self._loop(stage.cut), stage, jit=False)
-            self._programs[key](*_nothing(stage))
+            self._programs[key] = self._traced(self._loop(chunk.cut), chunk, jit=False)
+            self._programs[key](*_nothing(chunk))
         return self._programs[key]
 
-    def _compiled(self, stage: Stage) -> Any:
+    def _compiled(self, chunk: Chunk) -> Any:
         """The program that XLA has compiled; where it refuses, and may, the plain one."""
-        key = ("XLA", *stage.key)
+        key = ("XLA", *chunk.key)
         if key in self._programs:
             return self._programs[key]
         known = self._programs.get(("plain", *key[1:]))
-        loop = self._loop(stage.cut)
+        loop = self._loop(chunk.cut)
         if known is not None and self._cost is not None and not self._cost.random:
             loop = lambda *arguments: known(*arguments)  # what has been traced is not traced again  # noqa: E731
         with quick_random_numbers():
-            program = self._traced(loop, stage, jit=True)
+            program = self._traced(loop, chunk, jit=True)
         began = time.perf_counter()
         try:
             if takes_strings(program.graph):
                 raise ValueError("XLA cannot compile this step: it takes strings")
-            program(*_nothing(stage))  # no step: XLA compiles now, and if it refuses, no variable has been touched
+            program(*_nothing(chunk))  # no step: XLA compiles now, and if it refuses, no variable has been touched
         except (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if self._jit_compile is True:
                 raise
@@ -159,16 +159,16 @@ class CompiledLoop:
                 stacklevel=2,
             )
             self._jit_compile = self.jit_compiled = False
-            return self._plain(stage)
+            return self._plain(chunk)
         self.xla_seconds += time.perf_counter() - began
         self._programs[key] = program
         return program
 
-    def _traced(self, loop: Callable[..., Any], stage: Stage, jit: bool) -> Any:
+    def _traced(self, loop: Callable[..., Any], chunk: Chunk, jit: bool) -> Any:
         began = time.perf_counter()
         function = tf.function(loop, jit_compile=jit, autograph=False)
-        scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(stage)[1:])
-        program = function.get_concrete_function(stage.signature, *scalars)
+        scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(chunk)[1:])
+        program = function.get_concrete_function(chunk.signature, *scalars)
         self.trace_seconds += time.perf_counter() - began
         return program
 
@@ -190,6 +190,6 @@ class CompiledLoop:
         return loop
 
 
-def _nothing(stage: Stage) -> tuple[Any, ...]:
+def _nothing(chunk: Chunk) -> tuple[Any, ...]:
     """The arguments of a call without a step."""
-    return stage.rows, tf.constant(0), tf.constant(0), tf.constant(stage.first)
+    return chunk.rows, tf.constant(0), tf.constant(0), tf.constant(chunk.first)

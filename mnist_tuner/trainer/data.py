@@ -18,7 +18,7 @@ from mnist_tuner.trainer.seed import current_seed
 if TYPE_CHECKING:
     import tensorflow as tf
 
-STAGE_BYTES = 16 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """How much data is put in order for the compiled loop at a time: small enough for the memory to be used again."""
 
 
@@ -67,7 +67,7 @@ class DataModule:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Chunk:
     """Consecutive batches, in order and in memory, for one or more calls of the compiled loop.
 
     Attributes:
@@ -90,7 +90,7 @@ class Stage:
 
     @cached_property
     def signature(self) -> Any:
-        """What rows are to a program that serves all stages like this one: a structure of `tf.TensorSpec`."""
+        """What rows are to a program that serves all chunks like this one: a structure of `tf.TensorSpec`."""
         import tensorflow as tf
 
         if self.spec is None:
@@ -99,17 +99,17 @@ class Stage:
 
     @cached_property
     def key(self) -> tuple[str, str, int]:
-        """The same for all stages that a program serves."""
+        """The same for all chunks that a program serves."""
         return repr(self.signature), repr(self.spec), self.batch_size if self.spec is None else 0
 
     @property
     def cut(self) -> Callable[[Any, Any], Any]:
-        """Takes such rows and an index, returns that batch; it knows nothing of this stage's own rows."""
+        """Takes such rows and an index, returns that batch; it knows nothing of this chunk's own rows."""
         return partial(slice_batch, batch_size=self.batch_size) if self.spec is None else partial(_slice_differing, self.spec)
 
 
 class Loader:
-    """Batches in stages. `ArrayLoader` and `StreamLoader` fill in the rest."""
+    """Batches in chunks. `ArrayLoader` and `StreamLoader` fill in the rest."""
 
     batch_size: int
     transform: Callable[..., Any] | None = None
@@ -121,11 +121,11 @@ class Loader:
         """Batches per epoch; infinite where nobody knows."""
         raise NotImplementedError
 
-    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+    def chunks(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Chunk]:
         """The epoch's batches from `start` on, to `stop`."""
         raise NotImplementedError
 
-    def first_batch(self, size: int | None = None) -> Any:
+    def first_batch(self) -> Any:
         """A first batch, preprocessed; used to build what depends on the data's shape."""
         raise NotImplementedError
 
@@ -139,9 +139,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of epoch 0, preprocessed, as tensors."""
-        for stage in self.stages(epoch=0):
-            for index in range(stage.batches):
-                yield self.preprocess(stage.cut(stage.rows, index))
+        for chunk in self.chunks(epoch=0):
+            for index in range(chunk.batches):
+                yield self.preprocess(chunk.cut(chunk.rows, index))
 
 
 class ArrayLoader(Loader):
@@ -212,11 +212,6 @@ class ArrayLoader(Loader):
         return -(-len(self._indices) // self.batch_size)
 
     @property
-    def rows(self) -> int:
-        """The number of examples."""
-        return len(self._indices)
-
-    @property
     def num_batches(self) -> float:
         """Batches per epoch."""
         return len(self)
@@ -227,9 +222,9 @@ class ArrayLoader(Loader):
         loader.shuffle = False
         return loader
 
-    def first_batch(self, size: int | None = None) -> Any:
-        """The first `size` examples in storage order, preprocessed; used to build what depends on the data's shape."""
-        return self.preprocess(self._gather(self._indices[: size or self.batch_size]))
+    def first_batch(self) -> Any:
+        """The first examples in storage order, preprocessed; used to build what depends on the data's shape."""
+        return self.preprocess(self._gather(self._indices[: self.batch_size]))
 
     def order(self, epoch: int) -> npt.NDArray[np.int32]:
         """The rows of an epoch in the order in which it takes them, int32, shape ``(rows,)``."""
@@ -237,22 +232,22 @@ class ArrayLoader(Loader):
             return self._indices
         return np.random.default_rng([self.seed, epoch]).permutation(self._indices)
 
-    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
-        """The epoch's batches from `start` on, to `stop`: stages of one shape, so that one program serves all, then the short
+    def chunks(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Chunk]:
+        """The epoch's batches from `start` on, to `stop`: chunks of one shape, so that one program serves all, then the short
         batch."""
         order, size = self.order(epoch), self.batch_size
         full = len(order) // size
-        capacity = max(1, min(full, STAGE_BYTES // (self._row_bytes * size)))
+        capacity = max(1, min(full, CHUNK_BYTES // (self._row_bytes * size)))
         end = int(min(full, stop))
         spans = [(first, min(end - first, capacity), size) for first in range(start, end, capacity)]
         if len(order) > full * size and start <= full < stop:
             spans.append((full, 1, len(order) - full * size))
 
-        def fetch(first: int, batches: int, batch_size: int) -> Stage:
+        def fetch(first: int, batches: int, batch_size: int) -> Chunk:
             rows = order[first * size : first * size + batches * batch_size]
             padding = (capacity - batches) * size if batch_size == size else 0
             gathered = self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
-            return Stage(gathered, batch_size, first, batches, whole=batch_size == size)
+            return Chunk(gathered, batch_size, first, batches, whole=batch_size == size)
 
         used, self._used = self._used, True
         yield from one_ahead((fetch(*span) for span in spans), at_once=used)
@@ -265,24 +260,24 @@ class ArrayLoader(Loader):
         return tf.nest.map_structure(lambda array: tf.convert_to_tensor(np.take(array, rows, axis=0)), self._arrays)
 
 
-def one_ahead(stages: Iterator[Stage], at_once: bool) -> Iterator[Stage]:
-    """The stages, of which a thread puts the next one in order while one is trained on.
+def one_ahead(chunks: Iterator[Chunk], at_once: bool) -> Iterator[Chunk]:
+    """The chunks, of which a thread puts the next one in order while one is trained on.
 
     Args:
-        stages: what makes them.
+        chunks: what makes them.
         at_once: whether to begin with the first. Not so at a loader's first use: then the loop is traced. TensorFlow numbers
             functions with a counter that tensors use, too, so that a thread making tensors meanwhile gives the function
             another name each time, by which XLA's cache of compiled programs does not know it again.
     """
     with ThreadPoolExecutor(1) as thread:
-        pending: Future[Stage | None] | None = None
+        pending: Future[Chunk | None] | None = None
         while True:
-            stage = next(stages, None) if pending is None else pending.result()
-            if stage is None:
+            chunk = next(chunks, None) if pending is None else pending.result()
+            if chunk is None:
                 return
-            pending = thread.submit(next, stages, None) if at_once else None
+            pending = thread.submit(next, chunks, None) if at_once else None
             at_once = True
-            yield stage
+            yield chunk
 
 
 def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
@@ -293,7 +288,7 @@ def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
 
 
 def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
-    """Batch number `index` of a stage's rows.
+    """Batch number `index` of a chunk's rows.
 
     ``tf.slice`` with a static size: XLA compiles ``rows[i * n : i * n + n]`` to something 75 times slower.
     """
@@ -307,7 +302,7 @@ def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
 
 
 def _slice_differing(spec: Any, rows: Any, index: int | tf.Tensor) -> Any:
-    """Batch number `index` of rows that differ in shape; see `Stage.spec`."""
+    """Batch number `index` of rows that differ in shape; see `Chunk.spec`."""
     import tensorflow as tf
 
     parts = []

@@ -1,47 +1,181 @@
-"""Calling hooks: every callback's in order, then the module's."""
+"""The hooks of callbacks and modules, and the order in which they are called.
+
+``X`` is that hook of every callback, in the order given, and then of the module::
+
+    fit             configure_callbacks, prepare_data, setup("fit"), configure_model,
+                    [resumed: on_load_checkpoint, load_state_dict,] configure_optimizers,
+                    X on_fit_start,
+                    [on_sanity_check_start, val_dataloader, VALIDATION of a few batches, on_sanity_check_end,]
+                    train_dataloader, [without a sanity check: val_dataloader,]
+                    X on_train_start, EPOCHS, X on_train_end,
+                    X on_fit_end, teardown("fit")
+    each EPOCH      X on_train_epoch_start,
+                    each BATCH, with VALIDATIONS between them when they are due, or after them,
+                    X on_train_epoch_end; what has runs_last comes after the module and after the epoch's row in the logs;
+                    when a checkpoint is saved: state_dict, on_save_checkpoint
+    each BATCH      X on_train_batch_start, training_step, X on_train_batch_end;
+                    on_train_steps_end after each call of the compiled loop, about ten times a second (ours, not Lightning's)
+    VALIDATION      X on_validation_start, X on_validation_epoch_start,
+                    for each batch { X on_validation_batch_start, validation_step, X on_validation_batch_end },
+                    X on_validation_epoch_end, X on_validation_end
+    validate, test, predict
+                    configure_callbacks, prepare_data, setup(verb), configure_model, the verb's dataloader, the same pass as a
+                    VALIDATION with the hooks on_validation_*, on_test_* or on_predict_*, teardown(verb)
+    an exception    on_exception of callbacks and data module, teardown
+
+prepare_data, setup and teardown are the data module's, then the callbacks', then the module's. A `ModelCheckpoint` is always
+the last callback. The batch hooks are Python between the steps: where one is overridden, the loop makes one step per call.
+on_train_batch_end gets the loss as `outputs` (of a Keras model: its mean over the epoch so far), also as ``outputs["loss"]``;
+the others get what the step returned. What on_save_checkpoint adds are JSON values or numpy arrays, and on_load_checkpoint
+gets it back.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.module import Module
-
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.trainer import Trainer
-
-
-def call(trainer: Trainer, hook: str, *arguments: Any, between: Callable[[], None] = lambda: None) -> None:
-    """Every callback's hook, then the module's; at an epoch's end `between` and then the callbacks that run last."""
-    late = hook == "on_train_epoch_end"
-    call_callbacks(trainer, hook, *arguments, which=(lambda callback: not callback.runs_last) if late else lambda callback: True)
-    with trainer.profiler.profile(f"{type(trainer.module).__name__}.{hook}"):
-        getattr(trainer.module, hook)(*arguments)
-    if late:
-        between()
-        call_callbacks(trainer, hook, *arguments, which=lambda callback: callback.runs_last)
+AnyTrainer: TypeAlias = Any
+"""The `Trainer`. Nothing narrower: an override may then say ``trainer: Trainer``, which this module, far below it, cannot."""
+AnyModule: TypeAlias = Any
+"""The `Module`, likewise."""
 
 
-def call_callbacks(
-    trainer: Trainer, hook: str, *arguments: Any, which: Callable[[Callback], bool] = lambda callback: True
-) -> None:
-    """The callbacks' hook."""
-    for callback in trainer.callbacks:
-        if which(callback):
-            began = time.perf_counter()
-            getattr(callback, hook)(trainer, trainer.module, *arguments)
-            seconds = time.perf_counter() - began
-            trainer.profiler.record(f"{type(callback).__name__}.{hook}", seconds)
-            if callback.displays:
-                trainer.profiler.record("display", seconds)
+class ModuleHooks:
+    """The hooks of a module; each does nothing. A dataloader is what `DataModule` says, or None where there is no such data."""
+
+    def prepare_data(self) -> None: ...  # downloads or converts, once; keeps no state
+    def train_dataloader(self) -> Any: ...  # asked where the trainer is given neither loaders nor a data module
+    def val_dataloader(self) -> Any: ...  # or a list of loaders; so the next two
+    def test_dataloader(self) -> Any: ...
+    def predict_dataloader(self) -> Any: ...
+
+    def setup(self, stage: str) -> None: ...  # "fit", "validate", "test" or "predict"
+    def teardown(self, stage: str) -> None: ...
+
+    def on_fit_start(self) -> None: ...
+    def on_fit_end(self) -> None: ...
+
+    def on_train_start(self) -> None: ...
+    def on_train_epoch_start(self) -> None: ...
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None: ...
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None: ...
+    def on_train_epoch_end(self) -> None: ...  # its validation is done, and the epoch's metrics are there
+    def on_train_end(self) -> None: ...
+
+    def on_validation_start(self) -> None: ...
+    def on_validation_epoch_start(self) -> None: ...
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_validation_epoch_end(self) -> None: ...
+    def on_validation_end(self) -> None: ...
+
+    def on_test_start(self) -> None: ...
+    def on_test_epoch_start(self) -> None: ...
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_test_epoch_end(self) -> None: ...
+    def on_test_end(self) -> None: ...
+
+    def on_predict_start(self) -> None: ...
+    def on_predict_epoch_start(self) -> None: ...
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def on_predict_epoch_end(self) -> None: ...
+    def on_predict_end(self) -> None: ...
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
 
 
-def overridden(trainer: Trainer, *hooks: str) -> bool:
-    """Whether the module or a callback overrides one of these hooks, in its class or in itself."""
-    return any(
-        hook in vars(owner) or getattr(type(owner), hook) is not getattr(base, hook)
-        for hook in hooks
-        for owner, base in [(trainer.module, Module), *((callback, Callback) for callback in trainer.callbacks)]
-    )
+class Callback:
+    """Something that watches or steers a training from outside. Override the hooks that are needed.
+
+    Example::
+
+        class StopAtNinetySeven(Callback):
+            def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+                if trainer.callback_metrics["val_accuracy"] > 0.97:
+                    trainer.should_stop = True
+    """
+
+    runs_last = False
+    """Whether its on_train_epoch_end comes after the module's, as for whatever judges what all others have logged."""
+
+    displays = False
+    """Whether it draws on the screen; a profiler adds up what that costs."""
+
+    every_n_train_steps: int | None = None
+    """Where set, the compiled loop returns at these steps, so that on_train_steps_end is called there."""
+
+    log: Callable[..., None]
+    """While the trainer runs, the module's `log`."""
+
+    @property
+    def state_key(self) -> str:
+        """Under which a checkpoint keeps its state."""
+        return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint is to keep of it: JSON values and numpy arrays."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave, when a training is resumed."""
+
+    def step_metrics(self, trainer: AnyTrainer, module: AnyModule, step: int) -> dict[str, float]:
+        """What the row of a logged step is to hold besides the module's metrics; ours, not Lightning's."""
+        return {}
+
+    def setup(self, trainer: AnyTrainer, module: AnyModule, stage: str) -> None: ...
+    def teardown(self, trainer: AnyTrainer, module: AnyModule, stage: str) -> None: ...
+    def on_exception(self, trainer: AnyTrainer, module: AnyModule, exception: BaseException) -> None: ...  # Ctrl-C included
+
+    def on_fit_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_sanity_check_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_sanity_check_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_fit_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+
+    def on_train_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_train_epoch_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_train_batch_start(self, trainer: AnyTrainer, module: AnyModule, batch: Any, batch_idx: int) -> None: ...
+    def on_train_batch_end(self, trainer: AnyTrainer, module: AnyModule, outputs: Any, batch: Any, batch_idx: int) -> None: ...
+    def on_train_steps_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_train_epoch_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_train_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+
+    def on_validation_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_validation_epoch_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_validation_batch_start(
+        self, trainer: AnyTrainer, module: AnyModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_validation_batch_end(
+        self, trainer: AnyTrainer, module: AnyModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_validation_epoch_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_validation_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+
+    def on_test_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_test_epoch_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_test_batch_start(
+        self, trainer: AnyTrainer, module: AnyModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_test_batch_end(
+        self, trainer: AnyTrainer, module: AnyModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_test_epoch_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_test_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+
+    def on_predict_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_predict_epoch_start(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_predict_batch_start(
+        self, trainer: AnyTrainer, module: AnyModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_predict_batch_end(
+        self, trainer: AnyTrainer, module: AnyModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None: ...
+    def on_predict_epoch_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+    def on_predict_end(self, trainer: AnyTrainer, module: AnyModule) -> None: ...
+
+    def on_save_checkpoint(self, trainer: AnyTrainer, module: AnyModule, checkpoint: dict[str, Any]) -> None: ...
+    def on_load_checkpoint(self, trainer: AnyTrainer, module: AnyModule, checkpoint: dict[str, Any]) -> None: ...

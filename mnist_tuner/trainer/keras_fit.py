@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
-from mnist_tuner.trainer.data import ArrayLoader, DataModule, Loader, Stage, apply_transform, dense_arrays
+from mnist_tuner.trainer.data import ArrayLoader, Chunk, DataModule, Loader, apply_transform, dense_arrays
 from mnist_tuner.trainer.progress import Progress
 from mnist_tuner.trainer.streams import StreamLoader, as_loader
 from mnist_tuner.trainer.trainer import Trainer
@@ -233,11 +233,11 @@ class _FitEpochs(Loader):
         """Batches per epoch."""
         return self.steps or self.loader.num_batches
 
-    def first_batch(self, size: int | None = None) -> Any:
+    def first_batch(self) -> Any:
         """The loader's."""
-        return self.loader.first_batch(size)
+        return self.loader.first_batch()
 
-    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+    def chunks(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Chunk]:
         """The epoch's batches from `start` on, to `stop`."""
         if self.steps is None:
             iteration, first = epoch * (2 if self._dataset else 1), 0
@@ -247,9 +247,9 @@ class _FitEpochs(Loader):
             iteration, part = divmod(epoch - self._begins_at, self._epochs_per_pass or 2**31)
             first = part * self.steps
         done, end = start, min(stop, self.num_batches)
-        for stage in self.loader.stages(iteration, first + start, first + end):
-            done = stage.first + stage.batches - first
-            yield replace(stage, first=stage.first - first)
+        for chunk in self.loader.chunks(iteration, first + start, first + end):
+            done = chunk.first + chunk.batches - first
+            yield replace(chunk, first=chunk.first - first)
         if self._dataset and first + done == self.loader.num_batches:
             self._dataset.begin()
         if self.steps and done < end:

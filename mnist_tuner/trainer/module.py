@@ -1,4 +1,4 @@
-"""What is trained: the `Module` that people write, and the adapter for a compiled Keras model."""
+"""What is trained: the `Module` that people write."""
 
 from __future__ import annotations
 
@@ -6,38 +6,22 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
+from mnist_tuner.trainer.base import TrainerBase
 from mnist_tuner.trainer.checkpoint import CheckpointError, read_checkpoint
 from mnist_tuner.trainer.data import Loader
-from mnist_tuner.trainer.logging import LogOptions, MetricLog, Reduction
-from mnist_tuner.trainer.module_hooks import ModuleHooks
+from mnist_tuner.trainer.hooks import Callback, ModuleHooks
+from mnist_tuner.trainer.logging import LogOptions, Reduction
+from mnist_tuner.trainer.module_state import STATE, HyperParameters, state_of
 from mnist_tuner.trainer.progress import RunningStage
 from mnist_tuner.trainer.tracing import call_step, make_variables
 
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.callbacks import Callback
-    from mnist_tuner.trainer.trainer import Trainer
-
-
-_TRAINERS = {"model", "optimizer", "trainer", "_configured", "_hparams", "_log", "_logs", "_loops", "_place", "_traced"}
+_TRAINERS = {"model", "optimizer", "trainer", STATE}
 """The attributes that the trainer keeps in a module; all others are the user's."""
-
-_KEPT = "_mnist_tuner_module"
-"""The attribute of a Keras model under which its module is kept."""
-
-
-class HyperParameters(dict[str, Any]):
-    """Names and values, which are also attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"there is no hyperparameter {name!r}: there are {', '.join(self) or 'none'}") from None
 
 
 class Module(ModuleHooks):
@@ -66,10 +50,7 @@ class Module(ModuleHooks):
 
     model: keras.Model | None = None
     optimizer: keras.optimizers.Optimizer | None = None
-    trainer: Trainer | None = None
-    _log: MetricLog | None = None
-    _place: tuple[int, Any, int | None] | None = None
-    """While a batch is worked on: its size, batch_idx and, of several loaders, dataloader_idx."""
+    trainer: TrainerBase | None = None
 
     # What a person overrides.
 
@@ -108,9 +89,8 @@ class Module(ModuleHooks):
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
         """``(batch, batch_idx)``: the outputs for one batch; by default the model's, for the batch or the first part of it."""
-        assert self.model is not None
         batch = args[0]
-        return self.model(batch[0] if isinstance(batch, tuple) else batch, training=False)
+        return model_of(self)(batch[0] if isinstance(batch, tuple) else batch, training=False)
 
     # What a person calls.
 
@@ -127,7 +107,7 @@ class Module(ModuleHooks):
     @property
     def hparams(self) -> HyperParameters:
         """What `save_hyperparameters` has kept; also as attributes (``self.hparams.units``)."""
-        return self.__dict__.setdefault("_hparams", HyperParameters())  # type: ignore[no-any-return]
+        return state_of(self).hparams
 
     def save_hyperparameters(self, *names: str, ignore: Sequence[str] = ()) -> None:
         """Keeps the arguments of ``__init__``, from which it is called, in `hparams`, the checkpoints and the logs.
@@ -173,12 +153,12 @@ class Module(ModuleHooks):
         module = cls(**{**checkpoint.header.hyper_parameters, **arguments})
         for name, value in checkpoint.header.hyper_parameters.items():
             module.hparams.setdefault(name, arguments.get(name, value))
-        module.model = module.configure_model()
-        module.__dict__["_configured"] = True
-        if not module.model.built:
+        module.model = model = module.configure_model()
+        state_of(module).configured = True
+        if not model.built:
             if checkpoint.header.build_config:
-                module.model.build_from_config(checkpoint.header.build_config)
-            elif not all(layer.built for layer in module.model.layers):
+                model.build_from_config(checkpoint.header.build_config)
+            elif not all(layer.built for layer in model.layers):
                 raise CheckpointError(f"{path}: the model's input shape is not known; begin the model with keras.Input(shape)")
         module.on_load_checkpoint(checkpoint.entries())
         checkpoint.restore(module, weights_only=True)
@@ -212,7 +192,8 @@ class Module(ModuleHooks):
             RuntimeError: called outside a step and an epoch's hooks.
             ValueError: the value is not a scalar, reduce_fx is unknown, or the name was logged with other arguments.
         """
-        if self._log is None:
+        state = state_of(self)
+        if state.log is None:
             raise RuntimeError(
                 f"log({name!r}): nothing is running that measures; call it in a training, validation or test step, in a batch "
                 "hook, or in an on_..._start, on_..._epoch_start or on_..._epoch_end hook of these stages"
@@ -223,7 +204,7 @@ class Module(ModuleHooks):
             if not any(value is metric for metric in self.metrics):
                 raise ValueError(f"log({name!r}): the metric is no attribute of the module, so that nothing would reset it")
             value, reduce_fx = value.result(), "last"
-        size, batch_idx, dataloader_idx = self._place or (1, None, None)
+        size, batch_idx, dataloader_idx = state.batch or (1, None, None)
         in_training_step = batch_idx is not None and self.trainer is not None and self.trainer.training
         options = LogOptions(
             prog_bar=prog_bar,
@@ -237,7 +218,7 @@ class Module(ModuleHooks):
         if not (options.on_step or options.on_epoch):
             raise ValueError(f"log({name!r}): on_step and on_epoch are both False, so that nothing would be kept")
         suffix = "" if dataloader_idx is None else f"/dataloader_idx_{dataloader_idx}"
-        self._log.update(name + suffix, value, options, size if batch_size is None else batch_size, batch_idx)
+        state.log.update(name + suffix, value, options, size if batch_size is None else batch_size, batch_idx)
 
     def log_dict(self, values: dict[str, Any], **options: Any) -> None:
         """`log` for each name and value."""
@@ -262,8 +243,7 @@ class Module(ModuleHooks):
             loader: whose batches they take.
             stage: that takes them first.
         """
-        assert self.model is not None
-        if not self.model.built:
+        if not model_of(self).built:
             make_variables(self, self.predict_step, loader.first_batch(), tf.constant(0))
 
     def optimize(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
@@ -275,8 +255,7 @@ class Module(ModuleHooks):
         Raises:
             TypeError: training_step did not return a scalar tensor.
         """
-        assert self.model is not None
-        assert self.optimizer is not None
+        assert self.optimizer is not None  # a fit has configured it
         with tf.GradientTape() as tape:
             outputs = call_step(self.training_step, batch, batch_idx)
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
@@ -286,7 +265,7 @@ class Module(ModuleHooks):
                     'with it as "loss"); reduce a loss per example with keras.ops.mean'
                 )
             scaled = self.optimizer.scale_loss(loss)
-        variables = self.model.trainable_variables
+        variables = model_of(self).trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return loss
 
@@ -299,17 +278,28 @@ class Module(ModuleHooks):
     def own_variables(self) -> Iterator[Any]:
         """The random and other state that a checkpoint keeps besides the model's weights: variables, layers and generators that
         are attributes of the module, or in lists or dicts that are; and what the model has besides, see `parts_of`."""
-        assert self.model is not None
         for value in self._attributes():
             if not isinstance(value, (keras.Metric, keras.Optimizer)):
                 yield from _state_of(value)
-        known = [self.model, *self.metrics, *([] if self.optimizer is None else [self.optimizer])]
+        known = [model_of(self), *self.metrics, *([] if self.optimizer is None else [self.optimizer])]
         seen = {id(variable) for part in known for variable in part.variables}
         for part in self._parts_of_model():
             for variable in _state_of(part):
                 if id(variable) not in seen:
                     seen.add(id(variable))
                     yield variable
+
+    def saved_variables(self) -> dict[str, Any]:
+        """Every variable that a checkpoint keeps, by its kind and its position there: see `Checkpoint.tensors`.
+
+        Not by its name: Keras numbers layers that have none by process (dense_3), so that equal models differ in them.
+        """
+        kinds = {"model": model_of(self).variables}
+        if self._fits:
+            kinds["optimizer"] = [] if self.optimizer is None else self.optimizer.variables
+            kinds |= {f"metrics/{number}": metric.variables for number, metric in enumerate(self.metrics)}
+            kinds["module"] = self.own_variables()
+        return {f"{kind}/{index}": variable for kind, variables in kinds.items() for index, variable in enumerate(variables)}
 
     def _parts_of_model(self) -> Iterator[Any]:
         # Optimizers and metrics that the module does not use, such as those of a model in the model, are no part of its state.
@@ -327,8 +317,7 @@ class Module(ModuleHooks):
 
     def traced_objects(self) -> list[Any]:
         """What the traced steps have captured; when one of these is another object, they are traced anew."""
-        assert self.model is not None
-        return [self.model, self.optimizer, *self.model.trainable_variables]
+        return [self.model, self.optimizer, *model_of(self).trainable_variables]
 
     def traced_constants(self) -> dict[str, Any]:
         """The plain values among the attributes, which the traced steps hold as constants."""
@@ -336,6 +325,17 @@ class Module(ModuleHooks):
         return {
             name: value for name, value in {**vars(self), **self.hparams}.items() if isinstance(value, plain) and name[0] != "_"
         }
+
+
+def model_of(module: Module) -> keras.Model:
+    """A module's model.
+
+    Raises:
+        RuntimeError: it has none yet, since no verb of a trainer has been called with it.
+    """
+    if module.model is None:
+        raise RuntimeError(f"{type(module).__name__} has no model yet: configure_model() has not been called")
+    return module.model
 
 
 def _state_of(part: Any) -> list[Any]:
@@ -357,164 +357,3 @@ def parts_of(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
         inner = vars(value) if isinstance(value, keras.Layer) else value
         for part in inner.values() if isinstance(inner, dict) else inner if isinstance(inner, (list, tuple)) else ():
             yield from parts_of(part, seen)
-
-
-class KerasModule(Module):
-    """Trains a compiled `keras.Model` as it is: its own loss, optimizer, metrics and, where overridden, train_step.
-
-    Metrics are called as Keras calls them: loss, accuracy, val_loss, val_accuracy; test_loss, test_accuracy in the test. Of one
-    that has a value per class, as F1Score has, each value is called by its number: f1_score_0, f1_score_1. Of a train_step of its
-    own, optimizers, metrics and variables that are attributes of the model, also in lists and dicts, are kept in checkpoints.
-
-    Args:
-        model: a compiled model; it is trained in place and stays usable by plain Keras.
-
-    Raises:
-        TypeError: it is not a `keras.Model`.
-        ValueError: the model is not compiled.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"the model is a {type(model).__name__}: expected a Module or a compiled keras.Model")
-        if not model.compiled:
-            raise ValueError("the keras.Model is not compiled: call model.compile(optimizer, loss, metrics) first")
-        self.model: keras.Model = model
-
-    @classmethod
-    def of(cls, model: keras.Model) -> KerasModule:
-        """The module that is kept with a model, made at first: whoever trains the model next finds the loops compiled.
-
-        Raises:
-            TypeError, ValueError: as for a new one.
-        """
-        module: KerasModule | None = model.__dict__.get(_KEPT) if isinstance(model, keras.Model) else None
-        if module is None:
-            module = cls(model)
-            object.__setattr__(model, _KEPT, module)  # past Keras's own, which looks for layers in whatever it is given
-        return module
-
-    @property
-    def optimizer(self) -> keras.optimizers.Optimizer | None:
-        """The one that the model was compiled with last, and no other, since its train_step takes that; None before a fit."""
-        return self.model.optimizer if self._fits else None
-
-    @optimizer.setter
-    def optimizer(self, optimizer: keras.optimizers.Optimizer | None) -> None:
-        if optimizer is not self.model.optimizer:
-            raise ValueError(
-                f"the optimizer is {optimizer!r}, but a keras.Model trains with the one that it was compiled with: call "
-                "model.compile with this one"
-            )
-        self.__dict__["_fitted"] = True
-
-    @property
-    def _fits(self) -> bool:
-        return "_fitted" in self.__dict__
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Those that Keras resets when a pass begins, the compiled ones first."""
-        return list(self.model.metrics)
-
-    def reset_metrics(self) -> None:
-        """Keras's own, which a model may override."""
-        self.model.reset_metrics()
-
-    def configure_optimizers(self) -> keras.optimizers.Optimizer | None:
-        """The optimizer that the model was compiled with; perhaps None where it has a train_step of its own."""
-        return self.model.optimizer
-
-    @property
-    def has_own_train_step(self) -> bool:
-        """Whether the model overrides train_step."""
-        return not _is_keras(self.model, "train_step")
-
-    @property
-    def has_own_optimizers(self) -> bool:
-        """Whether a train_step of the model's own may train with others than the one that it was compiled with."""
-        found = (part for part in self._parts_of_model() if isinstance(part, keras.Optimizer))
-        return self.model.optimizer is None or any(part is not self.model.optimizer for part in found)
-
-    def receives(self, batch: Any, of_arrays: bool) -> Any:
-        """As Keras's fit gives arrays to the steps: an x without y is no tuple."""
-        if of_arrays and isinstance(batch, tuple) and len(batch) == 1:
-            return keras.utils.pack_x_y_sample_weight(*batch)
-        return batch
-
-    def build(self, loader: Loader, stage: RunningStage) -> None:
-        """Makes what Keras makes in the first trace of its fit: the weights of layers without an input shape, the variables of
-        compiled metrics, those of the optimizers that a train_step of the model's own takes."""
-        model = self.model
-        step = {RunningStage.TRAINING: "train_step", RunningStage.PREDICTING: "predict_step"}.get(stage, "test_step")
-        if all(layer.built for layer in model._flatten_layers()) and not (step == "train_step" and self.has_own_train_step):
-            compiled = [part for part in (model._compile_loss, model._compile_metrics) if part is not None]
-            if step != "train_step" or all(part.built for part in compiled):
-                return
-            step = "test_step" if _is_keras(model, "test_step") else step  # makes the same, and is traced in a third of the time
-        make_variables(self, getattr(model, step), self.receives(loader.first_batch(), loader.of_arrays))
-
-    def predict_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> Any:
-        """Keras's own predict_step."""
-        return self.model.predict_step(batch)
-
-    def optimize(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        """Keras's own train_step.
-
-        Returns:
-            The loss as Keras reports it: the mean over the epoch so far; of a step that reports several losses and none by the
-            name "loss", their sum.
-
-        Raises:
-            TypeError: an overridden train_step reports nothing.
-        """
-        logs = self.model.train_step(batch)
-        if not isinstance(logs, dict) or not logs:
-            raise TypeError(
-                f"{type(self.model).__name__}.train_step returned {logs!r}: expected a dict with the key 'loss', or with other "
-                "numbers by their names"
-            )
-        logs = _flat(logs)
-        self._log_running("", logs)
-        if "loss" in logs and tf.convert_to_tensor(logs["loss"]).shape.rank == 0:
-            return logs["loss"]
-        losses = [tf.reduce_sum(tf.cast(value, tf.float32)) for name, value in logs.items() if name.endswith("loss")]
-        return tf.add_n(losses) if losses else tf.constant(0.0)
-
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
-        """Keras's own test_step."""
-        self._log_running("val_", _flat(self.model.test_step(batch)))
-
-    def test_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
-        """Keras's own test_step."""
-        self._log_running("test_", _flat(self.model.test_step(batch)))
-
-    def _log_running(self, prefix: str, logs: dict[str, tf.Tensor]) -> None:
-        # Keras's results are already reduced over the epoch so far: the last one is the epoch's.
-        for name, value in logs.items():
-            parts = {name: value}
-            if tf.is_tensor(value) and value.shape.num_elements() != 1:  # such as F1Score's, one per class
-                parts = {f"{name}_{i}": part for i, part in enumerate(tf.unstack(tf.reshape(value, [-1])))}
-            for part_name, part in parts.items():
-                self.log(prefix + part_name, part, prog_bar=True, on_step=False, on_epoch=True, reduce_fx="last")
-
-    def _parts_of_model(self) -> Iterator[Any]:
-        return parts_of(self.model) if self.has_own_train_step else super()._parts_of_model()
-
-    def traced_objects(self) -> list[Any]:
-        """Also what `compile` makes anew each time, some of it in Keras 3.15's private attributes."""
-        made = (getattr(self.model, name, None) for name in ("_compile_config", "_loss_tracker"))
-        return [*super().traced_objects(), *self.model.metrics, *made]
-
-
-def _is_keras(model: keras.Model, step: str) -> bool:
-    """Whether a model's step is Keras's."""
-    return getattr(getattr(model, step), "__func__", None) is getattr(keras.Model, step)
-
-
-def _flat(logs: dict[str, Any] | None) -> dict[str, Any]:
-    """What a step reports with the dicts in it laid out, as Keras's fit does, such as those of compiled metrics."""
-    flat: dict[str, Any] = {}
-    for name, value in (logs or {}).items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
-    return flat

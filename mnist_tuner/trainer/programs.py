@@ -1,49 +1,46 @@
-"""The compiled programs of a module, and what it logs: both live with it, so that a later fit of it compiles nothing."""
+"""The compiled programs of a module. They live with it, so that a later fit of it compiles nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
+from mnist_tuner.trainer.checkpoint import CheckpointHeader
 from mnist_tuner.trainer.compiled import CompiledLoop, JitCompile
-from mnist_tuner.trainer.data import Loader, Stage, apply_transform
-from mnist_tuner.trainer.logging import MetricLog
-from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.optimization import needs_xla
-from mnist_tuner.trainer.progress import RunningStage, TrainerFn
+from mnist_tuner.trainer.data import Chunk, Loader, apply_transform
+from mnist_tuner.trainer.module import Module, model_of
+from mnist_tuner.trainer.module_state import loops_of, state_of
+from mnist_tuner.trainer.progress import RunningStage
 from mnist_tuner.trainer.tracing import traced
 
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.trainer import Trainer
 
+def train_loop(
+    module: Module, loader: Loader, jit_compile: JitCompile, steps_per_call: Any, gradient_clipping: tuple[str, float] | None
+) -> CompiledLoop:
+    """The loop over training batches.
 
-def loops_of(module: Module) -> dict[Any, Any]:
-    """The module's compiled loops and programs; a key begins with the stage."""
-    loops: dict[Any, Any] = module.__dict__.setdefault("_loops", {})
-    return loops
-
-
-def logs_of(module: Module) -> dict[RunningStage, MetricLog]:
-    """What the module logs, by stage."""
-    logs: dict[RunningStage, MetricLog] = module.__dict__.setdefault("_logs", {})
-    return logs
-
-
-def train_loop(trainer: Trainer, module: Module, loader: Loader, steps_per_call: Any) -> CompiledLoop:
-    key = (RunningStage.TRAINING, _known(loader), trainer.jit_compile, steps_per_call, trainer.gradient_clipping)
+    Args:
+        module: whose training_step it runs.
+        loader: whose batches it takes.
+        jit_compile, steps_per_call: see `CompiledLoop`.
+        gradient_clipping: as the optimizer has it: the loop is traced with it.
+    """
+    key = (RunningStage.TRAINING, _loader_key(loader), jit_compile, steps_per_call, gradient_clipping)
     if key not in loops_of(module):
         step = traced(module, module.optimize)
-        loops_of(module)[key] = CompiledLoop(step, _preprocessing(module, loader), trainer.jit_compile, steps_per_call)
-    return _planned(trainer, module, loops_of(module)[key], trainer.num_training_batches)
+        loops_of(module)[key] = CompiledLoop(step, _preprocessing(module, loader), jit_compile, steps_per_call)
+    loop: CompiledLoop = loops_of(module)[key]
+    return loop
 
 
 def evaluation_loop(
-    trainer: Trainer, module: Module, stage: RunningStage, loader: Loader, batches: float, dataloader_idx: int | None
+    module: Module, stage: RunningStage, loader: Loader, jit_compile: JitCompile, dataloader_idx: int | None
 ) -> CompiledLoop:
-    jit: JitCompile = "auto" if needs_xla(module) else trainer.jit_compile and "auto"
-    key = (stage, _known(loader), jit, dataloader_idx)
+    """The loop over batches of validation or test; arguments as those of `train_loop`, and which of several loaders it is."""
+    jit: JitCompile = "auto" if needs_xla(module) else jit_compile and "auto"
+    key = (stage, _loader_key(loader), jit, dataloader_idx)
     if key not in loops_of(module):
         step = traced(module, _step(module, stage), dataloader_idx)
 
@@ -52,27 +49,41 @@ def evaluation_loop(
             return tf.constant(0.0)
 
         loops_of(module)[key] = CompiledLoop(measure, _preprocessing(module, loader), jit, "auto", stop_at_nonfinite=False)
-    return _planned(trainer, module, loops_of(module)[key], batches)
-
-
-def _planned(trainer: Trainer, module: Module, loop: CompiledLoop, batches: float) -> CompiledLoop:
-    """The loop, told what it chooses between XLA and a plain graph by."""
-    assert module.model is not None
-    loop.planned_steps = trainer.planned_epochs * batches
-    resumed = trainer.checkpoint if trainer.state.fn is TrainerFn.FITTING else None
-    if needs_xla(module):
-        loop.preferred = True
-    elif resumed is not None:  # it goes on as it began
-        training = trainer.state.stage is RunningStage.TRAINING
-        loop.preferred = resumed.header.jit_compiled if training else resumed.header.validation_jit_compiled
-    else:
-        loop.preferred = True if module.model.jit_compile else None  # as the model was compiled
+    loop: CompiledLoop = loops_of(module)[key]
     return loop
+
+
+def preferred_jit(module: Module, resumed: CheckpointHeader | None, training: bool) -> bool | None:
+    """What a loop takes with jit_compile="auto", whether it pays or not; see `CompiledLoop.preferred`.
+
+    Args:
+        module: whose loop it is.
+        resumed: of the checkpoint that a training goes on from: it goes on as it began.
+        training: whether it is the loop over training batches.
+    """
+    if needs_xla(module):
+        return True
+    if resumed is not None:
+        return resumed.jit_compiled if training else resumed.validation_jit_compiled
+    return True if model_of(module).jit_compile else None  # as the model was compiled
+
+
+def needs_xla(module: Module) -> bool:
+    """On a CPU TensorFlow's own float16 products are a hundred times slower than XLA's."""
+    return model_of(module).compute_dtype == "float16" and not tf.config.list_physical_devices("GPU")
 
 
 def step_program(
     module: Module, stage: RunningStage, dataloader_idx: int | None, differing: bool
 ) -> Callable[[Any, tf.Tensor], Any]:
+    """A step of validation, test or prediction for one batch.
+
+    Args:
+        module: whose step it is.
+        stage: which it is.
+        dataloader_idx: the number of one of several loaders.
+        differing: whether the batches differ in shape.
+    """
     key = (stage, "step", dataloader_idx, differing)
     if key not in loops_of(module):
         step, jit = traced(module, _step(module, stage), dataloader_idx), True if needs_xla(module) else None
@@ -81,12 +92,12 @@ def step_program(
     return program
 
 
-def batch_program(module: Module, loader: Loader, stage: Stage) -> Callable[[Any, tf.Tensor], Any]:
-    """Cuts a batch out of a stage's rows and preprocesses it: one graph, where several operations would cost several times."""
-    key = ("batch", _known(loader), stage.key)
+def batch_program(module: Module, loader: Loader, chunk: Chunk) -> Callable[[Any, tf.Tensor], Any]:
+    """Cuts a batch out of a chunk's rows and preprocesses it: one graph, where several operations would cost several times."""
+    key = ("batch", _loader_key(loader), chunk.key)
     if key not in loops_of(module):
-        preprocess, cut = _preprocessing(module, loader), stage.cut
-        signature = (stage.signature, tf.TensorSpec([], tf.int32))
+        preprocess, cut = _preprocessing(module, loader), chunk.cut
+        signature = (chunk.signature, tf.TensorSpec([], tf.int32))
         loops_of(module)[key] = tf.function(
             lambda rows, index: preprocess(cut(rows, index)), autograph=False, input_signature=signature
         )
@@ -100,7 +111,7 @@ def _step(module: Module, stage: RunningStage) -> Callable[..., Any]:
     return step
 
 
-def _known(loader: Loader) -> Any:
+def _loader_key(loader: Loader) -> Any:
     """What stands for a loader in a key: a program keeps its transform alive, so that its id is its own."""
     return loader.of_arrays, loader.transform if isinstance(loader.transform, Hashable) else id(loader.transform)
 
@@ -114,10 +125,10 @@ def _preprocessing(module: Module, loader: Loader) -> Callable[[Any], Any]:
 
 def trace_anew_if_changed(module: Module) -> None:
     """Forgets the module's programs if what they were traced with is no longer what it has."""
-    objects, constants = module.traced_objects(), module.traced_constants()
-    known, known_constants = module.__dict__.get("_traced", (objects, constants))
+    state, (objects, constants) = state_of(module), (module.traced_objects(), module.traced_constants())
+    known, known_constants = state.traced_with or (objects, constants)
     same = len(known) == len(objects) and all(a is b for a, b in zip(known, objects, strict=True))
     if not same or constants != known_constants:
-        loops_of(module).clear()
-        logs_of(module).clear()
-    module.__dict__["_traced"] = objects, constants
+        state.loops.clear()
+        state.logs.clear()
+    state.traced_with = objects, constants

@@ -1,11 +1,15 @@
-"""Where a trainer is, in words."""
+"""Where a trainer is, how far it is to go, and the rules by which it stops and validates."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from numbers import Integral
+
+NO_END = 2**31 - 1
+"""More batches than a call of the loop ever makes; it still fits into a tensor of int32."""
 
 
 class TrainerFn(StrEnum):
@@ -47,7 +51,7 @@ class TrainerState:
 
 @dataclass
 class Progress:
-    """How far a training has come; what a checkpoint needs in order to go on from there.
+    """How far a training has come: what a checkpoint needs in order to go on from there, besides variables and logs.
 
     Attributes:
         epoch: the running epoch, from 0.
@@ -55,7 +59,9 @@ class Progress:
         total_batches: batches trained on since the training began.
         global_step: optimizer steps taken since then; fewer than batches where gradients are accumulated.
         validated: whether the validation that is due after `batch` has been made.
-        ended: whether the epoch's end has come, on_train_epoch_end included.
+        ended: whether the epoch's end has come, its hooks and its row in the logs included.
+        validation: metrics of a validation at the epoch's end that wait for its row in the logs.
+        data_seed: of the order of the training's rows; None where no loader shuffles them.
     """
 
     epoch: int = 0
@@ -64,6 +70,8 @@ class Progress:
     global_step: int = 0
     validated: bool = False
     ended: bool = False
+    validation: dict[str, float] = field(default_factory=dict)
+    data_seed: int | None = None
 
     def advance(self, batches: int, accumulation: int) -> None:
         """Counts batches that have been trained on."""
@@ -94,7 +102,7 @@ class Limits:
         ValueError: one is out of its range, or two contradict each other.
     """
 
-    max_epochs: int | None = None
+    max_epochs: int = 1000
     min_epochs: int | None = None
     max_steps: int = -1
     min_steps: int | None = None
@@ -112,8 +120,6 @@ class Limits:
             value, low = getattr(self, name), -1 if name.startswith("max") else 0
             if value is not None and (not isinstance(value, Integral) or value < low):
                 raise ValueError(f"{name} is {value!r}: expected {'-1 (no cap), ' if low else ''}0 or more")
-        if self.max_epochs is None:
-            self.max_epochs = 1000 if self.max_steps == -1 else -1
         if self.check_val_every_n_epoch is not None and self.check_val_every_n_epoch < 1:
             raise ValueError(f"check_val_every_n_epoch is {self.check_val_every_n_epoch}: expected 1 or more, or None")
         interval = self.val_check_interval
@@ -128,7 +134,6 @@ class Limits:
 
     def reached(self, progress: Progress) -> bool:
         """Whether max_epochs or max_steps have been done."""
-        assert self.max_epochs is not None
         return 0 <= self.max_epochs <= progress.epoch or 0 <= self.max_steps <= progress.global_step
 
     def may_stop(self, progress: Progress) -> bool:
@@ -177,8 +182,75 @@ class Limits:
         """Whether an epoch, from 0, has validations."""
         return self.check_val_every_n_epoch is None or (epoch + 1) % self.check_val_every_n_epoch == 0
 
+    @property
+    def validates_once(self) -> bool:
+        """Whether such an epoch has one, at its end."""
+        return isinstance(self.val_check_interval, float) and self.val_check_interval == 1.0
+
+    def end_of_epoch(self, progress: Progress, batches: float, accumulation: int) -> float:
+        """The batch of the epoch to end before: at its end, or where max_steps is reached.
+
+        Args:
+            progress: how far the training has come.
+            batches: of a whole epoch.
+            accumulation: batches per optimizer step.
+        """
+        if self.max_steps < 0:
+            return batches
+        return min(batches, progress.batch + self.max_steps * accumulation - progress.total_batches)
+
 
 def _checked_share(name: str, limit: int | float) -> int | float:
     if not limit >= 0 or (not isinstance(limit, Integral) and limit > 1.0):
         raise ValueError(f"{name} is {limit}: expected a number of batches (int, 0 or more) or a share (float, 0.0 to 1.0)")
     return int(limit) if isinstance(limit, Integral) else float(limit)
+
+
+# When a training validates, and comes back from the compiled loop. `every` is `Limits.batches_between_validations`, or None
+# where there is no validation data.
+
+
+def validation_due(limits: Limits, progress: Progress, every: float | None, *, at_end: bool, stopping: bool) -> bool:
+    """Whether to validate after the batch that has been trained on.
+
+    Args:
+        limits: the trainer's.
+        progress: how far it has come.
+        every: batches from one validation to the next.
+        at_end: whether the epoch ends here, complete or because it is stopped.
+        stopping: whether the training stops.
+    """
+    if every is None or progress.validated or not limits.validates_in(progress.epoch):
+        return False
+    # The data may have ended before they were expected to.
+    if at_end and (stopping or math.isinf(every) or limits.validates_once):
+        return True
+    counted = _batches_counted(limits, progress)
+    return counted > 0 and counted % every == 0
+
+
+def validation_is_extra(limits: Limits, progress: Progress, every: float | None, *, stopping: bool) -> bool:
+    """Whether there is a validation now for no other reason than that the training stops."""
+    if not stopping or every is None or math.isinf(every):
+        return False
+    due = [validation_due(limits, progress, every, at_end=at_end, stopping=True) for at_end in (True, False)]
+    return due == [True, False]
+
+
+def batches_until_due(limits: Limits, progress: Progress, every: float | None, steps: Sequence[int]) -> int:
+    """So many batches may be trained on before there is something to do between two.
+
+    Args:
+        limits: the trainer's.
+        progress: how far it has come.
+        every: batches from one validation to the next.
+        steps: numbers of batches, at whose multiples there is something else to do.
+    """
+    due = [math.inf, *(number - progress.total_batches % number for number in steps)]
+    if every is not None and limits.validates_in(progress.epoch):
+        due.append(every - _batches_counted(limits, progress) % every)
+    return int(min(*due, NO_END)) if len(due) > 1 else NO_END
+
+
+def _batches_counted(limits: Limits, progress: Progress) -> int:
+    return progress.total_batches if limits.check_val_every_n_epoch is None else progress.batch

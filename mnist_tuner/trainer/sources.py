@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_tuner.trainer.data import DataModule, Loader
-from mnist_tuner.trainer.module import Module
-from mnist_tuner.trainer.progress import RunningStage, TrainerFn
-from mnist_tuner.trainer.streams import as_loader
-
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.trainer import Trainer
+from mnist_tuner.trainer.hooks import ModuleHooks
+from mnist_tuner.trainer.progress import Limits, RunningStage
+from mnist_tuner.trainer.streams import StreamLoader, as_loader
 
 _HOOKS = {"train": "train_dataloader", "validate": "val_dataloader", "test": "test_dataloader", "predict": "predict_dataloader"}
 
 
 class Sources:
-    """The loaders of a run, each asked for when it is first needed.
+    """The loaders of a verb, each asked for when it is first needed.
 
     Args:
-        trainer: the trainer.
-        module: its module, which is asked for the stages that were given no data, where there is no datamodule.
+        module: is asked for the stages that were given no data, where there is no datamodule.
         given: by stage, what was passed as data; None where nothing was.
         datamodule: instead of that.
+        limits: of the batches of each stage.
+        overfit: whether the same batches of training and validation are taken at each epoch.
+        validates: whether the module can validate; where not, validation data is no reason to.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
-        module: Module,
+        module: ModuleHooks,
         given: dict[RunningStage, Any],
         datamodule: DataModule | None,
+        limits: Limits,
+        overfit: bool,
+        validates: bool,
     ) -> None:
-        self._trainer, self._module, self._given = trainer, module, given
-        self._owner: DataModule | Module = module if datamodule is None else datamodule
+        self._given, self._limits, self._overfit, self._validates = given, limits, overfit, validates
+        self._owner: DataModule | ModuleHooks = module if datamodule is None else datamodule
         self._loaders: dict[RunningStage, list[Loader]] = {}
 
     def has(self, stage: RunningStage) -> bool:
         """Whether there is data for a stage that its limit does not switch off."""
-        if self._trainer.limits.shares[stage] == 0:
+        if self._limits.shares[stage] == 0:
             return False
         if stage in self._loaders:
             return bool(self._loaders[stage])
         if self._given.get(stage) is None and not self._offers(_HOOKS[stage]):
             return False
-        fitting = self._trainer.state.fn is TrainerFn.FITTING
-        if fitting and stage is RunningStage.VALIDATING and type(self._module).validation_step is Module.validation_step:
+        if stage is RunningStage.VALIDATING and not self._validates:
             self._loaders[stage] = []
             if self._data(stage)[0] is not None:
                 warnings.warn(
@@ -57,7 +57,7 @@ class Sources:
 
     def _offers(self, hook: str) -> bool:
         """Whether the data module, or without one the module, overrides a hook, in its class or in itself."""
-        base = DataModule if isinstance(self._owner, DataModule) else Module
+        base = DataModule if isinstance(self._owner, DataModule) else ModuleHooks
         return hook in vars(self._owner) or getattr(type(self._owner), hook) is not getattr(base, hook)
 
     def _data(self, stage: RunningStage) -> tuple[Any, str]:
@@ -80,7 +80,13 @@ class Sources:
             self._loaders[stage] = [self._fixed(loader, stage) for loader in loaders]
         return self._loaders[stage]
 
+    def batches(self, stage: RunningStage, loader: Loader) -> float:
+        """How many of a loader's batches a stage takes; infinite where nobody knows."""
+        if self._overfit and isinstance(loader, StreamLoader):
+            return loader.num_batches  # already cut to these
+        return self._limits.batches(stage, loader.num_batches)
+
     def _fixed(self, loader: Loader, stage: RunningStage) -> Loader:
-        if not self._trainer.overfit_batches or stage not in (RunningStage.TRAINING, RunningStage.VALIDATING):
+        if not self._overfit or stage not in (RunningStage.TRAINING, RunningStage.VALIDATING):
             return loader
-        return loader.fixed(int(self._trainer.limits.batches(stage, loader.num_batches)))
+        return loader.fixed(int(self._limits.batches(stage, loader.num_batches)))

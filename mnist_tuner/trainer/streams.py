@@ -1,6 +1,6 @@
 """Batches that somebody else makes: tf.data, Keras's PyDataset, any iterable. They need not fit into memory.
 
-Consecutive batches are put together to a stage of about a hundred, over which the compiled loop runs: a call per batch would
+Consecutive batches are put together to a chunk of about a hundred, over which the compiled loop runs: a call per batch would
 cost several times the step.
 """
 
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mnist_tuner.trainer.data import STAGE_BYTES, DataModule, Loader, Stage, as_in_keras, bytes_of, one_ahead
+from mnist_tuner.trainer.data import CHUNK_BYTES, Chunk, DataModule, Loader, as_in_keras, bytes_of, one_ahead
 from mnist_tuner.trainer.seed import current_seed
 
-STAGE_BATCHES = 100
+CHUNK_BATCHES = 100
 Shape = tuple[tuple[tuple[int | None, ...], Any], ...]
 _BEGUN: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """How many iterations over a source have been begun, by whichever loader."""
@@ -80,7 +80,7 @@ class StreamLoader(Loader):
         with suppress(TypeError):  # a list has no order of its own to remember
             self._begun = _BEGUN.get(source, 0)
         self._batches: Iterator[Any] = iter(())
-        self._place: tuple[int | None, int] | None = None
+        self._position: tuple[int | None, int] | None = None
         """The epoch and the index of the next of these batches; no epoch where they have been looked at only."""
         self._shapes: list[Shape] = []
         """Those that are traced for themselves: of the first batch, and one other, as an epoch's last batch is often short."""
@@ -89,7 +89,7 @@ class StreamLoader(Loader):
         self._differ: bool | None = None
         """Whether all are; None before it is known."""
         self._capacity = 0
-        """Batches of a stage of the first shape: always so many, since each number of them would be traced anew."""
+        """Batches of a chunk of the first shape: always so many, since each number of them would be traced anew."""
         self._used = False
 
     @property
@@ -102,12 +102,12 @@ class StreamLoader(Loader):
             return self.source.num_batches if self.source.num_batches is not None else float("inf")
         return len(self.source) if hasattr(self.source, "__len__") else float("inf")
 
-    def first_batch(self, size: int | None = None) -> Any:
-        """The first batch, or its first `size` examples, preprocessed."""
+    def first_batch(self) -> Any:
+        """The first batch, preprocessed."""
         batch = self._first()
         if batch is None:
             raise ValueError(f"the {type(self.source).__name__} gives no batches")
-        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part[:size]), batch))
+        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part), batch))
 
     def fixed(self, batches: int) -> StreamLoader:
         """The first batches, kept in memory."""
@@ -115,7 +115,7 @@ class StreamLoader(Loader):
         loader.transform = self.transform
         return loader
 
-    def stages(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Stage]:
+    def chunks(self, epoch: int, start: int = 0, stop: float = math.inf) -> Iterator[Chunk]:
         """The epoch's batches from `start` on, to `stop`. An epoch that begins where one was left goes on with its batches."""
         if not self._shapes:
             self._first()
@@ -131,7 +131,7 @@ class StreamLoader(Loader):
 
     def begin(self) -> None:
         """Begins an iteration over the source, which may have another order in each."""
-        self._batches, self._place = map(_arrays, self.source), (None, 0)
+        self._batches, self._position = map(_arrays, self.source), (None, 0)
         self._count()
 
     def _read(self, epoch: int, start: int) -> Iterator[Any]:
@@ -143,8 +143,8 @@ class StreamLoader(Loader):
                 order = np.random.default_rng([self.seed, epoch]).permutation(number)[start:].tolist()
             yield from (_arrays(self.source[index]) for index in order)
             return
-        if self._place != (epoch, start):
-            if self._place != (None, 0) or self._begun <= epoch:
+        if self._position != (epoch, start):
+            if self._position != (None, 0) or self._begun <= epoch:
                 self.begin()
             while self._begun <= epoch:  # resumed: a shuffled source must come to the order of this epoch
                 if not isinstance(self.source, tf.data.Dataset):  # others may draw it only now
@@ -153,23 +153,23 @@ class StreamLoader(Loader):
             for _ in islice(self._batches, start):
                 pass
         for index, batch in enumerate(self._batches, start + 1):
-            self._place = epoch, index
+            self._position = epoch, index
             yield batch
-        self._place = None
+        self._position = None
 
     def _first(self) -> Any:
         """The first batch of the source, or None; the next epoch begins with it, so that no order of a source is passed over."""
         if isinstance(self.source, keras.utils.PyDataset):
             batch = None if self.source.num_batches == 0 else _arrays(self.source[0])
         else:
-            if self._place != (None, 0):
+            if self._position != (None, 0):
                 self.begin()
             batch = next(self._batches, None)
             self._batches = chain([] if batch is None else [batch], self._batches)
         if batch is not None and not self._shapes:
             self.batch_size = self._batch_size_of(batch)
             self._shapes = [_shape(batch)]
-            self._capacity = int(max(1, min(STAGE_BATCHES, self.num_batches, STAGE_BYTES // max(1, _bytes_of(batch)))))
+            self._capacity = int(max(1, min(CHUNK_BATCHES, self.num_batches, CHUNK_BYTES // max(1, _bytes_of(batch)))))
         return batch
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -197,7 +197,7 @@ class StreamLoader(Loader):
 
     # Putting together.
 
-    def _grouped(self, epoch: int, start: int, stop: float) -> Iterator[Stage]:
+    def _grouped(self, epoch: int, start: int, stop: float) -> Iterator[Chunk]:
         batches = self._read(epoch, start)
         if min(self.num_batches, stop) < math.inf:
             batches = islice(batches, max(0, int(min(self.num_batches, stop)) - start))
@@ -208,27 +208,27 @@ class StreamLoader(Loader):
             batch_bytes = _bytes_of(batch)
             next_kind = self._kind(_shape(batch))
             if kind is None:
-                full = len(group) == STAGE_BATCHES or group_bytes + batch_bytes > STAGE_BYTES
+                full = len(group) == CHUNK_BATCHES or group_bytes + batch_bytes > CHUNK_BYTES
             else:
                 full = len(group) == (self._capacity if kind == self._shapes[0] else 1)
             if group and (full or next_kind != kind):
-                yield self._stage(group, first, kind)
+                yield self._chunk(group, first, kind)
                 group, group_bytes, first = [], 0, first + len(group)
             group.append(batch)
             group_bytes, kind = group_bytes + batch_bytes, next_kind
         if group:
-            yield self._stage(group, first, kind)
+            yield self._chunk(group, first, kind)
 
     def _looked_ahead(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
-        """The batches, after a look at so many as a stage holds: where a tenth is not like the first, none is worth compiling."""
+        """The batches, after a look at so many as a chunk holds: where a tenth is not like the first, none is worth compiling."""
         ahead: list[Any] = []
         size = 0
-        while size < STAGE_BYTES and len(ahead) < STAGE_BATCHES and (batch := next(batches, None)) is not None:
+        while size < CHUNK_BYTES and len(ahead) < CHUNK_BATCHES and (batch := next(batches, None)) is not None:
             ahead.append(batch)
             size += _bytes_of(batch)
         others = [shape for shape in map(_shape, ahead) if shape != self._shapes[0]]
         differ = len(others) > max(1, len(ahead) // 10) or any(map(_ragged, tf.nest.flatten(ahead[:1])))
-        enough = not start and (size >= STAGE_BYTES or len(ahead) >= min(STAGE_BATCHES, self.num_batches))
+        enough = not start and (size >= CHUNK_BYTES or len(ahead) >= min(CHUNK_BATCHES, self.num_batches))
         self._differ = differ or (False if enough else None)  # a sanity check sees too little, or the end of an epoch
         for shape in others if self._differ else []:
             self._kind(shape)
@@ -242,15 +242,15 @@ class StreamLoader(Loader):
         self._common = _in_common(self._common or shape, shape)
         return None
 
-    def _stage(self, group: list[Any], first: int, kind: Shape | None) -> Stage:
+    def _chunk(self, group: list[Any], first: int, kind: Shape | None) -> Chunk:
         sizes = [self._batch_size_of(batch) for batch in group]
         if kind is None:
             rows = tuple(map(_packed, zip(*map(_parts, group), strict=True)))
-            return Stage(rows, round(np.mean(sizes)), first, len(group), whole=False, spec=_spec(group[0], self._common))
+            return Chunk(rows, round(np.mean(sizes)), first, len(group), whole=False, spec=_spec(group[0], self._common))
         whole = kind == self._shapes[0]
         padding = group[:1] * (self._capacity - len(group)) if whole else []
         rows = tf.nest.map_structure(lambda *parts: tf.convert_to_tensor(np.concatenate(parts)), *group, *padding)
-        return Stage(rows, sizes[0], first, len(group), whole)
+        return Chunk(rows, sizes[0], first, len(group), whole)
 
 
 def _arrays(batch: Any) -> Any:
@@ -320,7 +320,7 @@ def _spec(batch: Any, common: Shape) -> Any:
 
 
 def _packed(parts: Sequence[npt.NDArray[Any]]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Arrays of several shapes as values, shapes and starts; see `Stage.spec`."""
+    """Arrays of several shapes as values, shapes and starts; see `Chunk.spec`."""
     sizes = [part.size for part in parts]
     values = np.concatenate([part.ravel() for part in parts])
     shapes, starts = np.array([part.shape for part in parts], np.int32), np.cumsum([0, *sizes[:-1]], dtype=np.int32)

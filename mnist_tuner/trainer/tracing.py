@@ -6,15 +6,15 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from mnist_tuner.trainer.module import Module
+from mnist_tuner.trainer.hooks import ModuleHooks
+from mnist_tuner.trainer.module_state import logging_from
 
 
-def traced(module: Module, step: Callable[..., Any], dataloader_idx: int | None = None) -> Callable[[Any, Any], Any]:
+def traced(module: ModuleHooks, step: Callable[..., Any], dataloader_idx: int | None = None) -> Callable[[Any, Any], Any]:
     """A step as a function of batch and batch_idx that tells `Module.log` where it is.
 
     Args:
@@ -33,7 +33,7 @@ def traced(module: Module, step: Callable[..., Any], dataloader_idx: int | None 
     return run
 
 
-def make_variables(module: Module, step: Callable[..., Any], *arguments: Any) -> None:
+def make_variables(module: ModuleHooks, step: Callable[..., Any], *arguments: Any) -> None:
     """Traces a step without running it: the variables that it makes at its first use are there then, and no other has changed."""
 
     def make(next_creator: Callable[..., Any], **options: Any) -> Any:
@@ -60,18 +60,7 @@ def call_step(step: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @contextmanager
-def logging_from(module: Module, batch: Any, batch_idx: Any, dataloader_idx: int | None) -> Iterator[None]:
-    """Tells `Module.log` of which batch the values are."""
-    part = tf.nest.flatten(batch)[0]
-    module._place = (tf.shape(part)[0] if part.shape[0] is None else part.shape[0], batch_idx, dataloader_idx)
-    try:
-        yield
-    finally:
-        module._place = None
-
-
-@contextmanager
-def _explained(module: Module, step: Callable[..., Any]) -> Iterator[None]:
+def _explained(module: ModuleHooks, step: Callable[..., Any]) -> Iterator[None]:
     """Turns TensorFlow's complaints into advice, and warns where the step changed the module."""
     before = _footprint(module)
     try:
@@ -99,7 +88,7 @@ def _explained(module: Module, step: Callable[..., Any]) -> Iterator[None]:
         )
 
 
-def _footprint(module: Module) -> dict[str, Any]:
+def _footprint(module: ModuleHooks) -> dict[str, Any]:
     """What each attribute is, so that a change shows."""
     return {
         name: (id(value), [id(part) for part in (value.values() if isinstance(value, dict) else value)])
@@ -110,6 +99,6 @@ def _footprint(module: Module) -> dict[str, Any]:
     }
 
 
-def _name(module: Module, step: Any) -> str:
+def _name(module: ModuleHooks, step: Any) -> str:
     owner, name = getattr(step, "__self__", module), getattr(step, "__name__", "train_step")
     return f"{type(owner).__name__}.{'training_step' if name == 'optimize' else name}"

@@ -14,22 +14,24 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from mnist_tuner.trainer.arguments import check_choices, check_numbers
+from mnist_tuner.trainer.arguments import callback_list, check_choices, check_numbers, device_of, logger_list
 from mnist_tuner.trainer.backend import check_backend
-from mnist_tuner.trainer.base import TrainerProperties
-from mnist_tuner.trainer.callbacks import Callback
+from mnist_tuner.trainer.base import TrainerBase, call
+from mnist_tuner.trainer.callbacks import ModelCheckpoint
+from mnist_tuner.trainer.callbacks.progress_bar import metrics_table
 from mnist_tuner.trainer.compiled import JitCompile
 from mnist_tuner.trainer.data import DataModule, Loader
-from mnist_tuner.trainer.defaults import callback_list, logger_list
-from mnist_tuner.trainer.hooks import call
-from mnist_tuner.trainer.lifecycle import running
+from mnist_tuner.trainer.evaluation import begin, evaluate, predict, sanity_check
+from mnist_tuner.trainer.hooks import Callback
+from mnist_tuner.trainer.keras_module import KerasModule
+from mnist_tuner.trainer.lifecycle import Verb, running
 from mnist_tuner.trainer.loggers import Logger
-from mnist_tuner.trainer.loop import begin, evaluate, predict, sanity_check, train_epoch
-from mnist_tuner.trainer.metrics_table import metrics_table
-from mnist_tuner.trainer.module import KerasModule, Module
+from mnist_tuner.trainer.loop import train_epoch
+from mnist_tuner.trainer.module import Module, model_of
+from mnist_tuner.trainer.module_state import logging_to, state_of
 from mnist_tuner.trainer.optimization import CLIPPING, POLICIES, configure_model, configure_optimizer
 from mnist_tuner.trainer.profiler import Profiler, SimpleProfiler
-from mnist_tuner.trainer.programs import logs_of, trace_anew_if_changed
+from mnist_tuner.trainer.programs import trace_anew_if_changed
 from mnist_tuner.trainer.progress import Limits, RunningStage, TrainerFn
 from mnist_tuner.trainer.resume import (
     capture,
@@ -39,13 +41,12 @@ from mnist_tuner.trainer.resume import (
     take_order,
     warn_if_compiled_otherwise,
 )
-from mnist_tuner.trainer.rhythm import done
 from mnist_tuner.trainer.sources import Sources
 
 check_backend(keras.backend.backend())
 
 
-class Trainer(TrainerProperties):
+class Trainer(TrainerBase):
     """Runs a module over data: PyTorch Lightning's vocabulary and order of hooks around a compiled loop.
 
     Args:
@@ -93,6 +94,8 @@ class Trainer(TrainerProperties):
     Raises:
         ValueError: an argument is out of its range.
     """
+
+    module: Module | None
 
     def __init__(
         self,
@@ -144,9 +147,11 @@ class Trainer(TrainerProperties):
         )
         if gradient_clip_val is not None and not gradient_clip_val >= 0:
             raise ValueError(f"gradient_clip_val is {gradient_clip_val}: expected 0 (off) or more")
-        if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
-            raise ValueError("accelerator is 'gpu', but TensorFlow sees none: take 'auto', or install tensorflow[and-cuda]")
         super().__init__()
+        self.device = device_of(accelerator)
+        self._verb: Verb | None = None
+        if max_epochs is None:
+            max_epochs = 1000 if max_steps in (None, -1) else -1
         n = int(fast_dev_run)
         share: Any = n or overfit_batches
         self.limits = Limits(
@@ -183,7 +188,6 @@ class Trainer(TrainerProperties):
         )
         self._default_logger = logger is True
         self.loggers = [] if n else logger_list(logger, self.default_root_dir)
-        self.device = {"auto": None, "cpu": "/CPU:0", "gpu": "/GPU:0"}[accelerator]
         if deterministic:
             tf.config.experimental.enable_op_determinism()
 
@@ -197,7 +201,25 @@ class Trainer(TrainerProperties):
         datamodule: DataModule | None = None,
         ckpt_path: str | Path | None = None,
     ) -> None:
-        """Trains, and validates where there is validation data.
+        """Trains, and validates where there is validation data::
+
+            configure_callbacks, prepare_data, setup("fit")
+            configure_model
+            [on_load_checkpoint, load_state_dict of what is resumed]
+            configure_optimizers
+            X on_fit_start
+            [on_sanity_check_start, val_dataloader, VALIDATION of a few batches, on_sanity_check_end]
+            train_dataloader, X on_train_start
+            while not done:
+                X on_train_epoch_start
+                for each batch:
+                    X on_train_batch_start, training_step, X on_train_batch_end
+                    [VALIDATION when it is due]
+                X on_train_epoch_end [checkpoint]
+            X on_train_end
+            X on_fit_end, teardown("fit")
+
+        X is that hook of every callback and then of the module; `hooks` tells more. An epoch is `loop.train_epoch`.
 
         Args:
             model: a module, or a compiled `keras.Model`, which is trained in place.
@@ -215,21 +237,21 @@ class Trainer(TrainerProperties):
             KeyboardInterrupt: Ctrl-C; the weights are those of the last completed step.
         """
         given = {RunningStage.TRAINING: train_dataloaders, RunningStage.VALIDATING: val_dataloaders}
-        with self._running(TrainerFn.FITTING, model, datamodule, given) as (module, sources):
-            self.checkpoint = find_checkpoint(self, ckpt_path)
-            configure_model(self, module)
-            if self.checkpoint is not None:
-                resume_callbacks(self, module, self.checkpoint)
-            configure_optimizer(self, module)
+        with self._running(TrainerFn.FITTING, model, datamodule, given) as verb:
+            module, verb.checkpoint = verb.module, find_checkpoint(self, ckpt_path)
+            configure_model(module, self.precision)
+            if verb.checkpoint is not None:
+                resume_callbacks(self, module, verb.checkpoint)
+            self._configure_optimizer(verb)
             for logger in self.loggers:
                 logger.log_hyperparams(module.hparams)
             call(self, "on_fit_start")
             if self.num_sanity_val_steps and self.validates:
-                sanity_check(self, module, self.num_sanity_val_steps)
+                sanity_check(self, verb, self.num_sanity_val_steps)
             if self.limits.shares[RunningStage.TRAINING] != 0:
-                self._train(module, sources)
-            elif self.checkpoint is not None:
-                self._make_ready(None)
+                self._train(verb)
+            elif verb.checkpoint is not None:
+                make_ready(verb, None)
             call(self, "on_fit_end")
 
     def validate(
@@ -275,8 +297,8 @@ class Trainer(TrainerProperties):
         datamodule: DataModule | None = None,
     ) -> list[Any]:
         """The outputs of predict_step, one per batch, as numpy arrays (or structures of them); of several loaders a list each."""
-        with self._alone(TrainerFn.PREDICTING, model, dataloaders, ckpt_path, datamodule) as (module, loaders):
-            return predict(self, module, loaders) if loaders else []
+        with self._alone(TrainerFn.PREDICTING, model, dataloaders, ckpt_path, datamodule) as (verb, loaders):
+            return predict(self, verb, loaders) if loaders else []
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Writes the training's state to a file, whole or not at all.
@@ -288,74 +310,86 @@ class Trainer(TrainerProperties):
         if self.module is None or self.module.model is None:
             raise RuntimeError("there is nothing to save: fit a module first")
         with self.profiler.profile("checkpoints"):
-            capture(self, self.module).save(Path(path))
+            capture(self, self.module, None if self._verb is None else self._verb.snapshot).save(Path(path))
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first `ModelCheckpoint`."""
+        return next((callback for callback in self.callbacks if isinstance(callback, ModelCheckpoint)), None)
 
     # The parts of the verbs.
 
-    def _make_ready(self, loader: Loader | None) -> None:
-        assert self.module is not None
-        make_ready(self, self.module, loader)
-
-    def _train(self, module: Module, sources: Sources) -> None:
-        loaders = sources.loaders(RunningStage.TRAINING)
-        if not loaders:
-            raise ValueError(
-                "there is no training data: give train_dataloaders, or a module or datamodule with train_dataloader()"
-            )
-        (train,) = loaders
-        self._make_ready(train)
-        self.num_training_batches = self.limited(RunningStage.TRAINING, train)
-        take_order(self, train)
-        trains = not done(self)
+    def _train(self, verb: Verb) -> None:
+        """The part of a fit from on_train_start to on_train_end."""
+        module, loader = verb.module, self._training_loader(verb)
+        trains = not self.done
         if trains:
-            self._train_epochs(module, train)
-        elif self.checkpoint is None and self.progress.total_batches:
+            self._plan_validation(verb)
+            begun, resumed = self.progress, verb.checkpoint
+            with logging_to(module, begin(self, module, RunningStage.TRAINING, anew=begun.batch == 0)):
+                self._start_training(verb)
+            anew = self.progress is not begun  # a callback has gone to another epoch
+            while not self.done:
+                with logging_to(module, begin(self, module, RunningStage.TRAINING, anew)):
+                    train_epoch(self, verb, loader)
+                warn_if_compiled_otherwise(resumed, self.jit_compiled)
+                anew, resumed = True, None
+        elif verb.checkpoint is None and self.progress.total_batches:
             name = "max_epochs" if 0 <= self.max_epochs <= self.current_epoch else "max_steps"
             warnings.warn(
                 f"fit() trains nothing: {name}={getattr(self, name)} has been reached by an earlier fit of this Trainer; raise "
                 f"trainer.{name}, or make a new Trainer",
                 stacklevel=3,
             )
-        assert module.model is not None
-        if module.optimizer is not None and (trains or self.checkpoint is not None):
+        if module.optimizer is not None and (trains or verb.checkpoint is not None):
             # Moving averages of the weights (use_ema) take the weights' place, as at the end of Keras's fit.
-            module.optimizer.finalize_variable_values(module.model.trainable_variables)
+            module.optimizer.finalize_variable_values(model_of(module).trainable_variables)
         if trains:
             call(self, "on_train_end")
 
-    def _train_epochs(self, module: Module, train: Loader) -> None:
-        if self.validates:
-            self.val_check_batches = self.limits.batches_between_validations(self.num_training_batches)
-            if self.limits.validates_in(self.current_epoch):
-                self.val_loaders()
-        begun = self.progress
-        begin(self, module, RunningStage.TRAINING, anew=begun.batch == 0)
-        self._start_training(module)
-        first = True
-        while not done(self):
-            begin(self, module, RunningStage.TRAINING, anew=not first or self.progress is not begun)
-            train_epoch(self, module, train)
-            if first:
-                warn_if_compiled_otherwise(self.checkpoint, self.jit_compiled)
-            first = False
-        module._log = None
+    def _training_loader(self, verb: Verb) -> Loader:
+        """The training data, with which model and optimizer are built."""
+        loaders = verb.sources.loaders(RunningStage.TRAINING)
+        if not loaders:
+            raise ValueError(
+                "there is no training data: give train_dataloaders, or a module or datamodule with train_dataloader()"
+            )
+        (loader,) = loaders
+        make_ready(verb, loader)
+        self.num_training_batches = verb.sources.batches(RunningStage.TRAINING, loader)
+        take_order(loader, self.progress, verb.checkpoint, self.num_training_batches)
+        return loader
 
-    def _start_training(self, module: Module) -> None:
+    def _plan_validation(self, verb: Verb) -> None:
+        """How many batches there are between two validations; asks for their data where the first epoch has one."""
+        if self.validates:
+            verb.val_check_batches = self.limits.batches_between_validations(self.num_training_batches)
+            if self.limits.validates_in(self.current_epoch) and not verb.sources.loaders(RunningStage.VALIDATING):
+                verb.val_check_batches = None
+
+    def _start_training(self, verb: Verb) -> None:
         """on_train_start; what a callback sets there on a Keras model counts, as in Keras's fit, which traces only then."""
+        module = verb.module
         optimizer = getattr(module.model, "optimizer", None)
         call(self, "on_train_start")
         if isinstance(module, KerasModule) and module.model.optimizer is not optimizer:
-            configure_optimizer(self, module)
+            self._configure_optimizer(verb)
             module.model.optimizer.build(module.model.trainable_variables)
         trace_anew_if_changed(module)
 
+    def _configure_optimizer(self, verb: Verb) -> None:
+        self.accumulation = configure_optimizer(
+            verb.module,
+            precision=self.precision,
+            clipping=self.gradient_clipping,
+            accumulate=self.accumulate_grad_batches,
+            undo=verb.undo,
+        )
+
     def _evaluate_alone(self, fn: TrainerFn, *arguments: Any, verbose: bool) -> list[dict[str, float]]:
-        stage = RunningStage(str(fn))
-        with self._alone(fn, *arguments) as (module, loaders):
-            if not loaders:
-                return []
-            results = evaluate(self, module, stage, loaders, at_epoch_end=lambda log: self.log_metrics(log.logger_values()))
-            if verbose:
+        with self._alone(fn, *arguments) as (verb, loaders):
+            results = evaluate(self, verb, loaders) if loaders else []
+            if verbose and loaders:
                 Console().print(metrics_table(str(fn), results))
             return results
 
@@ -367,8 +401,8 @@ class Trainer(TrainerProperties):
         dataloaders: Any,
         ckpt_path: str | Path | None,
         datamodule: DataModule | None,
-    ) -> Iterator[tuple[Module, list[Loader]]]:
-        """What surrounds a verb other than fit; gives its module, ready, and its loaders."""
+    ) -> Iterator[tuple[Verb, list[Loader]]]:
+        """What surrounds a verb other than fit; gives its loaders too, with which the module is ready."""
         stage = RunningStage(str(fn))
         if model is None:
             if self.module is None:
@@ -378,24 +412,24 @@ class Trainer(TrainerProperties):
             if ckpt_path is None and best:
                 warnings.warn(f'{fn}() takes the best checkpoint, {best}: say so with ckpt_path="best"', stacklevel=4)
                 ckpt_path = "best"
-        with self._running(fn, model, datamodule, {stage: dataloaders}) as (module, sources):
-            self.checkpoint = find_checkpoint(self, ckpt_path)
-            configure_model(self, module)
-            loaders = sources.loaders(stage) if sources.has(stage) else []
+        with self._running(fn, model, datamodule, {stage: dataloaders}) as verb:
+            verb.checkpoint = find_checkpoint(self, ckpt_path)
+            configure_model(verb.module, self.precision)
+            loaders = verb.sources.loaders(stage) if verb.sources.has(stage) else []
             if not loaders and self.limits.shares[stage] != 0:
                 hook = {"validate": "val", "test": "test", "predict": "predict"}[stage]
                 raise ValueError(
                     f"there is no data to {stage}: give dataloaders, or a module or datamodule with {hook}_dataloader()"
                 )
             if loaders:
-                self._make_ready(loaders[0])
-            yield module, loaders
+                make_ready(verb, loaders[0])
+            yield verb, loaders
 
     @contextmanager
     def _running(
         self, fn: TrainerFn, model: Module | keras.Model, datamodule: DataModule | None, given: dict[RunningStage, Any]
-    ) -> Iterator[tuple[Module, Sources]]:
-        """Starts a verb with a clean slate, within its set-up and tear-down."""
+    ) -> Iterator[Verb]:
+        """Begins a verb with a clean slate, within its set-up and tear-down, and drops it at its end."""
         module = model if isinstance(model, Module) else KerasModule.of(model)
         main = next(iter(given))
         if datamodule is None and isinstance(given[main], DataModule):
@@ -403,18 +437,19 @@ class Trainer(TrainerProperties):
         if datamodule is not None and any(data is not None for data in given.values()):
             raise ValueError("both dataloaders and a datamodule were given: give one of them")
         self.module, module.trainer, self.datamodule = module, self, datamodule
-        self.should_stop = self.interrupted = self.in_call = self.ready = False
-        self.callback_metrics, self.validation_metrics, self.snapshot = {}, {}, None
-        self._sources = Sources(self, module, given, datamodule)
-        self.num_training_batches = 0
-        for log in logs_of(module).values():
+        self.should_stop = self.interrupted = self.in_call = self.stops_within_epoch = False
+        self.callback_metrics, self.progress.validation, self.num_training_batches = {}, {}, 0
+        validates = fn is not TrainerFn.FITTING or type(module).validation_step is not Module.validation_step
+        self._sources = Sources(module, given, datamodule, self.limits, bool(self.overfit_batches), validates)
+        self._verb = verb = Verb(fn, module, self._sources)
+        for log in state_of(module).logs.values():
             log.begin()
         try:
-            with running(self, fn, module, datamodule):
-                yield module, self._sources
+            with running(self, verb, self.device):
+                yield verb
         finally:
             # What has been trained keeps neither its data alive nor the state that it was resumed from; a Keras model, with which
             # its module stays, does not keep the trainer and its callbacks, either.
-            self._sources = self.datamodule = self.checkpoint = None
+            self._verb = self._sources = self.datamodule = None
             if isinstance(module, KerasModule):
                 module.trainer = None

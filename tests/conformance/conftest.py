@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, Logger, ModelCheckpoint, Module, Trainer
-
-Quiet = Callable[..., Trainer]
+from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, Logger, Module
+from tests.support.nets import Quiet, quiet_trainer
 
 _STAGES = [
     f"on_{noun}_{moment}"
@@ -220,11 +220,4 @@ def traced() -> Scripted:
 @pytest.fixture
 def quiet(tmp_path: Path) -> Quiet:
     """Makes a trainer without XLA, display, and logs and checkpoints that were not asked for."""
-
-    def make(**options: Any) -> Trainer:
-        callbacks = options.get("callbacks")
-        asked = any(isinstance(each, ModelCheckpoint) for each in (callbacks if isinstance(callbacks, list) else [callbacks]))
-        silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": asked}
-        return Trainer(**{**silent, "jit_compile": False, "default_root_dir": tmp_path, "max_epochs": 1, **options})
-
-    return make
+    return partial(quiet_trainer, jit_compile=False, default_root_dir=tmp_path)

@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_a_checkpoint_of_the_last_whole_step(pressed_at: int, tmp_p
     assert trainer.global_step == pressed_at
     (path,) = (tmp_path / "kept").iterdir()
     header = read_checkpoint(path).header
-    assert (header.global_step, header.batches_in_epoch, header.ended) == (pressed_at, pressed_at, False)
+    assert (header.global_step, header.progress.batch, header.progress.ended) == (pressed_at, pressed_at, False)
     resumed = quiet(callbacks=ModelCheckpoint(tmp_path / "kept"))
     resumed.fit(Tiny(), batches(4), ckpt_path=path)
     assert (resumed.current_epoch, resumed.global_step) == (1, 4)

@@ -274,10 +274,10 @@ def test_the_data_module_makes_loaders_of_every_part(small_dataset_folder: Path)
         data.predict_dataloader(),
     )
     assert val is not None
-    assert (train.rows, train.batch_size, len(train), train.shuffle) == (72, 16, 5, True)
-    assert (val.rows, val.batch_size, len(val), val.shuffle) == (18, EVALUATION_BATCH_SIZE, 1, False)
-    assert (test.rows, test.batch_size, len(test), test.shuffle) == (30, EVALUATION_BATCH_SIZE, 1, False)
-    assert (predict.rows, predict.shuffle) == (30, False)
+    assert (len(train.order(0)), train.batch_size, len(train), train.shuffle) == (72, 16, 5, True)
+    assert (len(val.order(0)), val.batch_size, len(val), val.shuffle) == (18, EVALUATION_BATCH_SIZE, 1, False)
+    assert (len(test.order(0)), test.batch_size, len(test), test.shuffle) == (30, EVALUATION_BATCH_SIZE, 1, False)
+    assert (len(predict.order(0)), predict.shuffle) == (30, False)
 
 
 def test_the_training_and_the_validation_loader_share_no_image(small_dataset_folder: Path) -> None:
@@ -301,12 +301,12 @@ def test_the_validation_loader_gives_its_scaled_images_in_order(small_dataset_fo
 def test_without_a_fraction_all_images_are_trained_on_and_there_is_no_validation(small_dataset_folder: Path) -> None:
     data = MNISTDataModule(load_dataset(small_dataset_folder), batch_size=90)
     assert data.val_dataloader() is None
-    assert (data.train_dataloader().rows, len(data.train_dataloader())) == (90, 1)
+    assert (len(data.train_dataloader().order(0)), len(data.train_dataloader())) == (90, 1)
 
 
 def test_the_data_module_takes_the_embedded_mnist_by_default() -> None:
     data = MNISTDataModule(val_fraction=0.1)
-    assert (len(data.train_indices), len(data.val_indices), data.test_dataloader().rows) == (54_000, 6_000, 10_000)
+    assert (len(data.train_indices), len(data.val_indices), len(data.test_dataloader().order(0))) == (54_000, 6_000, 10_000)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def test_the_predictions_the_model_and_the_checkpoint_tell_the_same(baseline: Ru
     checkpoint = read_checkpoint(baseline.folder / "checkpoints" / "epoch=4-step=9375.safetensors")
     checkpoint.restore(module)
     np.testing.assert_array_equal(restored.predict(x, verbose=0).argmax(axis=1), kept["predicted"])
-    assert (checkpoint.header.epoch, checkpoint.header.global_step, checkpoint.header.epoch_complete) == (4, 9375, True)
+    progress = checkpoint.header.progress
+    assert (progress.epoch, progress.global_step, progress.batch) == (4, 9375, checkpoint.header.num_training_batches)
     assert int(restored.optimizer.iterations) == 9375
 
 

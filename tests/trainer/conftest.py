@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tuner.mnist.data import Dataset, scale_pixels
-from mnist_tuner.trainer import ArrayLoader, KerasModule, ModelCheckpoint, Trainer
-from mnist_tuner.trainer.programs import logs_of
+from mnist_tuner.trainer import ArrayLoader, KerasModule
+from mnist_tuner.trainer.module_state import state_of
+from tests.support.nets import Quiet, quiet_trainer
 
 Digits = Callable[..., ArrayLoader]
 Weights = list[npt.NDArray[np.float32]]
@@ -36,16 +36,9 @@ def digits(mnist: Dataset) -> Digits:
 
 
 @pytest.fixture
-def quiet() -> Callable[..., Trainer]:
+def quiet() -> Quiet:
     """Makes a trainer without display, and without logs and checkpoints that were not asked for."""
-
-    def make(**options: Any) -> Trainer:
-        callbacks = options.get("callbacks")
-        asked = any(isinstance(each, ModelCheckpoint) for each in (callbacks if isinstance(callbacks, list) else [callbacks]))
-        silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": asked}
-        return Trainer(**{**silent, "max_epochs": 1, **options})
-
-    return make
+    return quiet_trainer
 
 
 class Reused:
@@ -64,7 +57,7 @@ class Reused:
         for variable, value in self._made:
             variable.assign(value)
         self._module.reset_metrics()
-        for log in logs_of(self._module).values():
+        for log in state_of(self._module).logs.values():
             log.reset()
         return self._module
 

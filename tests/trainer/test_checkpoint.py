@@ -14,11 +14,10 @@ from safetensors.numpy import save
 
 from mnist_tuner.trainer import Checkpoint, KerasModule, read_checkpoint
 from mnist_tuner.trainer.checkpoint import FORMAT_VERSION, CheckpointError, CheckpointHeader
+from mnist_tuner.trainer.progress import Progress
 
 HEADER = CheckpointHeader(
-    epoch=2,
-    global_step=341,
-    batches_in_epoch=1,
+    progress=Progress(epoch=2, global_step=341, batch=1, validation={"val_loss": 0.5}),
     num_training_batches=3,
     jit_compiled=True,
     threads=1,
@@ -179,6 +178,14 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(content)
     assert "not a whole checkpoint" in refusal(path)
+
+
+def test_a_file_of_an_earlier_format_is_read(foreign: Callable[[str | None], Path]) -> None:
+    header = asdict(HEADER)
+    progress = header.pop("progress")
+    progress["batches_in_epoch"] = progress.pop("batch")
+    text = json.dumps({"format_version": 2, **header, **progress})
+    assert read_checkpoint(foreign(text)).header == HEADER
 
 
 def test_a_safetensors_file_without_our_header_is_refused(foreign: Callable[[str | None], Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from mnist_tuner.trainer import (
     Module,
     Trainer,
 )
+from mnist_tuner.trainer.module_state import loops_of
+from tests.support.nets import Quiet
 
-Quiet = Callable[..., Trainer]
 X = np.random.default_rng(0).random((40, 4), np.float32)
 Y = (X.sum(axis=1, keepdims=True) > 2).astype(np.float32)
 
@@ -259,7 +259,7 @@ def test_float16_is_evaluated_by_xla(quiet: Quiet) -> None:
 
     module, trainer = Half(), quiet(precision="16-mixed", jit_compile=False)
     trainer.fit(module, arrays(), arrays())
-    loops = [loop for key, loop in module.__dict__["_loops"].items() if key[0] == "validate"]
+    loops = [loop for key, loop in loops_of(module).items() if key[0] == "validate"]
     assert [loop.jit_compiled for loop in loops] == [True]
 
 

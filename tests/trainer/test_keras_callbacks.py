@@ -11,37 +11,27 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, Trainer, fit_keras_model
+from tests.support import nets
+from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import Reused, Weights, weights
 
-# Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-Quiet = Callable[..., Trainer]
 Make = Callable[[], keras.callbacks.Callback]
 
 
-def examples(rows: int, seed: int) -> Arrays:
-    """Points in four dimensions, of three classes that overlap."""
-    generator = np.random.default_rng(seed)
-    y = np.arange(rows) % 3
-    return (generator.normal(size=(rows, 4)) + y[:, None]).astype(np.float32), y
-
-
-TRAIN, VALIDATE = examples(96, seed=0), examples(64, seed=1)  # three batches and two
+TRAIN, VALIDATE = points(96, seed=0), points(64, seed=1)  # three batches and two
 
 
 def compiled(rate: float = 0.05) -> keras.Model:
     """A net of one layer, always with the same weights."""
-    layer = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(3))
-    model = keras.Sequential([keras.Input((4,)), layer])
+    model = net("softmax")
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
@@ -59,27 +49,13 @@ def forgotten() -> Iterator[None]:
     reused.cache_clear()
 
 
-class Net(Module):
+class Net(nets.Net):
     """The same net in a module, never compiled by Keras."""
-
-    def configure_model(self) -> keras.Model:
-        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
-        return keras.Sequential([keras.Input((4,)), layer])
-
-    def loss(self, batch: Any) -> tf.Tensor:
-        assert self.model is not None
-        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], self.model(batch[0]), from_logits=True))
 
     def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
         loss = self.loss(batch)
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
-
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
-        self.log("val_loss", self.loss(batch))
-
-    def configure_optimizers(self) -> keras.optimizers.Optimizer:
-        return keras.optimizers.Adam(0.05)
 
 
 def fit_keras(callbacks: list[keras.callbacks.Callback], epochs: int, rate: float = 0.05) -> keras.Model:

@@ -25,9 +25,9 @@ from mnist_tuner.trainer import (
     Trainer,
     read_checkpoint,
 )
+from tests.support.nets import Quiet
 from tests.trainer.conftest import weights
 
-Quiet = Callable[..., Trainer]
 RNG = np.random.default_rng(0)
 X = RNG.random((32, 3), np.float32)
 Y = (X @ RNG.random((3, 1))).astype(np.float32)

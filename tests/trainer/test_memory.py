@@ -14,9 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph  # TensorFlow has no public name for what it traces to
 
 from mnist_tuner.trainer import ArrayLoader, Callback, KerasModule, Module, Trainer, fit_keras_model
+from tests.support.nets import Quiet
 from tests.trainer.conftest import assert_same_bits, weights
-
-Quiet = Callable[..., Trainer]
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(48, 3)).astype(np.float32)

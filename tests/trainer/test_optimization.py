@@ -21,27 +21,19 @@ from mnist_tuner.trainer import (
     Module,
     Trainer,
 )
+from tests.support import nets
 from tests.support.commands import python
+from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import assert_same_bits, weights
 
-Quiet = Callable[..., Trainer]
 Optimizer = keras.optimizers.Optimizer
 
-N = 80
-_generator = np.random.default_rng(0)
-Y = np.arange(N) % 3
-X = (_generator.normal(size=(N, 4)) + Y[:, None]).astype(np.float32)
+X, Y = points(80)
 
 
 def digits(batch_size: int = 16) -> ArrayLoader:
     """Five batches."""
     return ArrayLoader(X, Y, batch_size=batch_size)
-
-
-def net() -> keras.Model:
-    """A net of one layer, always with the same weights."""
-    layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
-    return keras.Sequential([keras.Input((4,)), layer])
 
 
 def compiled(optimizer: Optimizer) -> keras.Model:
@@ -50,27 +42,16 @@ def compiled(optimizer: Optimizer) -> keras.Model:
     return model
 
 
-class Net(Module):
+class Net(nets.Net):
     """The net in a module with an optimizer of one's choice."""
 
     def __init__(self, make: Callable[[], Any] = lambda: keras.optimizers.Adam(0.05)) -> None:
         self.make = make
 
-    def configure_model(self) -> keras.Model:
-        return net()
-
-    def loss(self, batch: Any) -> tf.Tensor:
-        assert self.model is not None
-        logits = keras.ops.cast(self.model(batch[0]), "float32")
-        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], logits, from_logits=True))
-
     def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
         loss = self.loss(batch)
         self.log("loss", loss, on_step=True, on_epoch=True)
         return loss
-
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
-        self.log("val_loss", self.loss(batch))
 
     def configure_optimizers(self) -> Optimizer:
         return self.make()

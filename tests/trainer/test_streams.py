@@ -18,49 +18,33 @@ import tensorflow as tf
 
 from mnist_tuner.trainer import ArrayLoader, Callback, DataModule, KerasModule, ModelCheckpoint, Module, StreamLoader, Trainer
 from mnist_tuner.trainer.compiled import CompiledLoop
-from mnist_tuner.trainer.programs import loops_of
-from mnist_tuner.trainer.streams import STAGE_BATCHES
+from mnist_tuner.trainer.module_state import loops_of
+from mnist_tuner.trainer.streams import CHUNK_BATCHES
+from tests.support import nets
+from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
-Quiet = Callable[..., Trainer]
 Batch = tuple[npt.NDArray[Any], ...]
 
 N = 72
 """Examples: batches of 32, 32 and 8."""
-_generator = np.random.default_rng(0)
-Y = np.arange(N) % 3
-X = (_generator.normal(size=(N, 4)) + Y[:, None]).astype(np.float32)
+X, Y = points(N)
 WEIGHT = np.where(Y == 0, 3.0, 0.5).astype(np.float32)
 
 
 def compiled(momentum: float = 0.9) -> keras.Model:
     """A net of one layer, always with the same weights."""
-    layer = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(3))
-    model = keras.Sequential([keras.Input((4,)), layer])
+    model = net("softmax")
     optimizer = keras.optimizers.SGD(0.1, momentum)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], weighted_metrics=[])
     return model
 
 
-class Net(Module):
-    """The same net in a module."""
-
-    def configure_model(self) -> keras.Model:
-        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
-        return keras.Sequential([keras.Input((4,)), layer])
-
-    def loss(self, batch: Any) -> tf.Tensor:
-        assert self.model is not None
-        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], self.model(batch[0]), from_logits=True))
-
-    def training_step(self, batch: Any, batch_idx: tf.Tensor) -> tf.Tensor:
-        return self.loss(batch)
+class Net(nets.Net):
+    """The same net in a module, for several loaders."""
 
     def validation_step(self, batch: Any, batch_idx: tf.Tensor, dataloader_idx: int = 0) -> None:
         self.log("val_loss", self.loss(batch))
-
-    def test_step(self, batch: Any, batch_idx: tf.Tensor) -> None:
-        self.log("test_loss", self.loss(batch))
 
     def configure_optimizers(self) -> keras.optimizers.Optimizer:
         return keras.optimizers.SGD(0.1, 0.9)
@@ -490,8 +474,8 @@ def test_ragged_batches_are_trained_on_as_in_keras(quiet: Quiet) -> None:
 
 
 def test_an_epochs_short_last_batch_has_a_program_of_its_own_and_the_others_that_of_their_shape() -> None:
-    stages = list(StreamLoader(batches(X, Y, size=16)).stages(0))
-    assert [(stage.batches, stage.batch_size, stage.whole, stage.spec) for stage in stages] == [
+    chunks = list(StreamLoader(batches(X, Y, size=16)).chunks(0))
+    assert [(chunk.batches, chunk.batch_size, chunk.whole, chunk.spec) for chunk in chunks] == [
         (4, 16, True, None),
         (1, 8, False, None),
     ]
@@ -504,12 +488,12 @@ def test_of_batches_of_which_few_differ_the_others_stay_with_the_program_of_thei
     data[30] = tuple(part[:7] for part in data[30])
     loader = StreamLoader(data)
     for _ in range(2):
-        stages = list(loader.stages(0))
-        assert [(stage.batches, stage.batch_size, stage.whole) for stage in stages] == [
+        chunks = list(loader.chunks(0))
+        assert [(chunk.batches, chunk.batch_size, chunk.whole) for chunk in chunks] == [
             *((11, 16, True), (1, 5, False), (11, 16, True), (1, 9, False), (6, 16, True), (1, 7, False), (5, 16, True)),
         ]
-        assert [stage.first for stage in stages] == [0, 11, 12, 23, 24, 30, 31]
-        assert len({stage.key for stage in stages if stage.whole}) == 1
+        assert [chunk.first for chunk in chunks] == [0, 11, 12, 23, 24, 30, 31]
+        assert len({chunk.key for chunk in chunks if chunk.whole}) == 1
     taken = [x for x, _ in loader]
     for x, (expected, _) in zip(taken, data, strict=True):
         np.testing.assert_array_equal(x, expected)
@@ -668,13 +652,13 @@ class ReadAhead(Callback):
 
 
 def test_a_stream_larger_than_what_is_kept_in_memory_does_not_accumulate(quiet: Quiet) -> None:
-    stream = Large(20 * STAGE_BATCHES)
+    stream = Large(20 * CHUNK_BATCHES)
     ahead = ReadAhead(stream)
     trainer = quiet(jit_compile=False, callbacks=ahead, steps_per_call=10)
     trainer.fit(reused()(), stream)
-    assert trainer.global_step == 20 * STAGE_BATCHES
-    assert stream.most <= 3 * STAGE_BATCHES
-    assert ahead.most <= 3 * STAGE_BATCHES
+    assert trainer.global_step == 20 * CHUNK_BATCHES
+    assert stream.most <= 3 * CHUNK_BATCHES
+    assert ahead.most <= 3 * CHUNK_BATCHES
     gc.collect()
     assert stream.alive == 0
 

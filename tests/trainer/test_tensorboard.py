@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
 from mnist_tuner.trainer import ArrayLoader, Callback, CSVLogger, ModelCheckpoint, Module, TensorBoardLogger, Trainer
+from tests.support.nets import Quiet
 
-Quiet = Callable[..., Trainer]
 Curve = list[tuple[int, float]]
 
 

@@ -29,43 +29,18 @@ from mnist_tuner.trainer import (
     Trainer,
     read_checkpoint,
 )
+from mnist_tuner.trainer.module_state import log_of
+from mnist_tuner.trainer.progress import RunningStage
+from tests.support.nets import Net, Quiet, points
 from tests.trainer.conftest import assert_same_bits, weights
 
-Quiet = Callable[..., Trainer]
-
 N = 80
-_generator = np.random.default_rng(0)
-Y = np.arange(N) % 3
-X = (_generator.normal(size=(N, 4)) + Y[:, None]).astype(np.float32)
+X, Y = points(N)
 
 
 def digits(rows: int = N, batch_size: int = 16) -> ArrayLoader:
     """Batches of a few points in three classes."""
     return ArrayLoader(X[:rows], Y[:rows], batch_size=batch_size)
-
-
-class Net(Module):
-    """A module without a mistake."""
-
-    def configure_model(self) -> keras.Model:
-        layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(3))
-        return keras.Sequential([keras.Input((4,)), layer])
-
-    def loss(self, batch: Any) -> tf.Tensor:
-        assert self.model is not None
-        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(batch[1], self.model(batch[0]), from_logits=True))
-
-    def training_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        return self.loss(batch)
-
-    def validation_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        self.log("val_loss", self.loss(batch))
-
-    def test_step(self, batch: Any, batch_idx: tf.Tensor) -> Any:
-        self.log("test_loss", self.loss(batch))
-
-    def configure_optimizers(self) -> Any:
-        return keras.optimizers.Adam(0.05)
 
 
 # Steps that a graph cannot hold.
@@ -767,7 +742,7 @@ def test_a_modules_random_generator_draws_anew_at_each_step(jit_compile: bool, k
             self.means: list[float] = []
 
         def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
-            self.means.append(trainer.module._log.step_values()["noise"])  # type: ignore[union-attr]
+            self.means.append(log_of(module, RunningStage.TRAINING).step_values()["noise"])
 
     drawn = Drawn()
     quiet(callbacks=drawn, steps_per_call=1, jit_compile=jit_compile).fit(kind(), digits())

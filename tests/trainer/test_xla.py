@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +18,11 @@ from mnist_tuner.search.experiment import Experiment, run_trial
 from mnist_tuner.search.trial import TrialSpec
 from mnist_tuner.trainer import ArrayLoader, Callback, KerasModule, ModelCheckpoint, Trainer, read_checkpoint
 from mnist_tuner.trainer.compiled import CompiledLoop
-from mnist_tuner.trainer.programs import loops_of
+from mnist_tuner.trainer.module_state import loops_of
 from mnist_tuner.trainer.xla import RUNS_PER_COMPILED_OPERATION, Cost, quick_random_numbers
 from tests.support.commands import python
+from tests.support.nets import Quiet
 from tests.trainer.conftest import assert_same_bits, weights
-
-Quiet = Callable[..., Trainer]
 
 X = np.random.default_rng(0).normal(size=(64, 12)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("float32")

@@ -1,6 +1,5 @@
 """What can be hung into a trainer, one file each."""
 
-from mnist_tuner.trainer.callbacks.callback import Callback
 from mnist_tuner.trainer.callbacks.early_stopping import EarlyStopping
 from mnist_tuner.trainer.callbacks.keras_callback import KerasCallback
 from mnist_tuner.trainer.callbacks.lambda_callback import LambdaCallback
@@ -9,6 +8,7 @@ from mnist_tuner.trainer.callbacks.model_checkpoint import ModelCheckpoint
 from mnist_tuner.trainer.callbacks.model_summary import RichModelSummary
 from mnist_tuner.trainer.callbacks.progress_bar import RichProgressBar
 from mnist_tuner.trainer.callbacks.timer import Timer
+from mnist_tuner.trainer.hooks import Callback
 
 __all__ = [
     "Callback",

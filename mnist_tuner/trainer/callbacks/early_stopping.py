@@ -6,15 +6,14 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.progress import TrainerFn
+from mnist_tuner.trainer.callbacks.monitor import MonitorCallback
 
 if TYPE_CHECKING:
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(MonitorCallback):
     """Stops when a metric has not improved for some checks.
 
     It checks after each training epoch; where validation runs several times an epoch or not after each one, after each
@@ -43,7 +42,7 @@ class EarlyStopping(Callback):
         RuntimeError: strict, and there is no such metric.
     """
 
-    runs_last = True
+    monitor: str
 
     def __init__(
         self,
@@ -58,13 +57,10 @@ class EarlyStopping(Callback):
         divergence_threshold: float | None = None,
         check_on_train_epoch_end: bool | None = None,
     ) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode is {mode!r}: expected 'min' or 'max'")
-        self.monitor = monitor
+        super().__init__(monitor, mode)
         self.min_delta = abs(min_delta)
         self.patience = patience
         self.verbose = verbose
-        self.mode = mode
         self.strict = strict
         self.check_finite = check_finite
         self.stopping_threshold = stopping_threshold
@@ -91,40 +87,30 @@ class EarlyStopping(Callback):
         vars(self).update(state_dict)
         self._resumed = True
 
-    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """A training that it had stopped stays stopped, unless it may now wait longer."""
         waiting = self.wait_count > 0
         if self._resumed and self.stopping_reason_message is not None and (not waiting or self.wait_count >= self.patience):
             trainer.should_stop = True
         self._resumed = False
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
-        """Checks."""
-        if self._after_epochs(trainer) and trainer.progress.ended:
+    def on_train_epoch_end(self, trainer: TrainerBase, module: Module) -> None:
+        """Checks, where epochs are what it checks and this one is complete."""
+        if self.judges_epochs(trainer, self.check_on_train_epoch_end) and trainer.progress.ended:
             self._check(trainer)
 
-    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        """Checks."""
-        fitting = trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and not self._after_epochs(trainer) and trainer.snapshot is None:
+    def on_validation_end(self, trainer: TrainerBase, module: Module) -> None:
+        """Checks, where validations are what it checks and this one is no extra at the training's end."""
+        if self.judges_validation(trainer, self.check_on_train_epoch_end) and not trainer.stops_within_epoch:
             self._check(trainer)
 
-    def _after_epochs(self, trainer: Trainer) -> bool:
-        if self.check_on_train_epoch_end is not None:
-            return self.check_on_train_epoch_end
-        return trainer.validates_at_each_epochs_end
-
-    def _check(self, trainer: Trainer) -> None:
+    def _check(self, trainer: TrainerBase) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
-            message = (
-                f"EarlyStopping(monitor={self.monitor!r}): there is no such metric; there are "
-                f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
-            )
             if self.strict:
-                raise RuntimeError(message)
+                raise RuntimeError(self.no_such_metric(trainer))
             if self.verbose:
-                warnings.warn(message, stacklevel=2)
+                warnings.warn(self.no_such_metric(trainer), stacklevel=2)
             return
         reason = self._reason_to_stop(value)
         if reason is not None:
@@ -135,7 +121,7 @@ class EarlyStopping(Callback):
 
     def _reason_to_stop(self, value: float) -> str | None:
         """Takes a value into account; says why the training should stop, or None."""
-        sign = 1 if self.mode == "min" else -1  # of what is to be small
+        sign = self.sign
         if self.check_finite and not math.isfinite(value):
             return f"is {value}"
         if self.stopping_threshold is not None and sign * value < sign * self.stopping_threshold:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mnist_tuner.trainer.callbacks.callback import Callback
-from mnist_tuner.trainer.module import KerasModule, Module
-from mnist_tuner.trainer.programs import logs_of, loops_of
+from mnist_tuner.trainer.hooks import Callback
+from mnist_tuner.trainer.keras_module import KerasModule
+from mnist_tuner.trainer.module import Module, model_of
+from mnist_tuner.trainer.module_state import log_of, loops_of
 from mnist_tuner.trainer.progress import RunningStage, TrainerFn
 
 if TYPE_CHECKING:
-    from mnist_tuner.trainer.trainer import Trainer
+    from mnist_tuner.trainer.base import TrainerBase
 
 
 class KerasCallback(Callback):
@@ -63,20 +64,18 @@ class KerasCallback(Callback):
         """Takes them back, when on_train_begin has set the callback to its start."""
         self._loaded = state_dict
 
-    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
+    def on_fit_start(self, trainer: TrainerBase, module: Module) -> None:
         """Gives it the model."""
-        model = module.model
-        assert model is not None
+        model = model_of(module)
         if not model.compiled:  # as the callbacks find it in a compiled one
             model.optimizer = module.optimizer
         model.stop_training, model._initial_epoch = False, None  # for all of Keras's callbacks, before the first begins
         self.every_n_train_steps = None
         self.callback.set_model(model)
 
-    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_train_begin."""
-        model = module.model
-        assert model is not None
+        model = model_of(module)
         steps = trainer.steps_of(RunningStage.TRAINING)
         self.callback.set_params({"verbose": trainer.verbose, "epochs": trainer.max_epochs, "steps": steps})
         before = _constants(model)
@@ -91,53 +90,53 @@ class KerasCallback(Callback):
             model._initial_epoch = None
         self._obey_after_a_step(module)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_epoch_begin."""
         self.callback.on_epoch_begin(trainer.current_epoch, {})
         self._obey_after_a_step(module)
 
-    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
-        """Looks whether to stop."""
+    def on_train_steps_end(self, trainer: TrainerBase, module: Module) -> None:
+        """The training stops where the callback has set stop_training."""
         self._obey(trainer, module)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_end(self, trainer: TrainerBase, module: Module) -> None:
         """on_epoch_end with Keras's logs."""
-        if trainer.progress.ended or module.model.stop_training:  # type: ignore[union-attr]
+        if trainer.progress.ended or model_of(module).stop_training:
             # Keras hands one dict down its callbacks, and some add to it.
             self.callback.on_epoch_end(trainer.current_epoch, trainer.epoch_logs)
             trainer.callback_metrics |= trainer.epoch_logs
             self._obey(trainer, module)
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_end(self, trainer: TrainerBase, module: Module) -> None:
         """on_train_end with the logs of the last epoch."""
         self.callback.on_train_end(dict(sorted(trainer.epoch_metrics.items())))
 
-    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
+    def on_validation_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_test_begin."""
         self._begin(trainer, module, "test")
 
-    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+    def on_validation_end(self, trainer: TrainerBase, module: Module) -> None:
         """on_test_end."""
         if not trainer.sanity_checking:
             self.callback.on_test_end(self._evaluation_logs(trainer, module))
 
-    def on_test_start(self, trainer: Trainer, module: Module) -> None:
+    def on_test_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_test_begin."""
         self._begin(trainer, module, "test")
 
-    def on_test_end(self, trainer: Trainer, module: Module) -> None:
+    def on_test_end(self, trainer: TrainerBase, module: Module) -> None:
         """on_test_end."""
         self.callback.on_test_end(self._evaluation_logs(trainer, module))
 
-    def on_predict_start(self, trainer: Trainer, module: Module) -> None:
+    def on_predict_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_predict_begin."""
         self._begin(trainer, module, "predict")
 
-    def on_predict_end(self, trainer: Trainer, module: Module) -> None:
+    def on_predict_end(self, trainer: TrainerBase, module: Module) -> None:
         """on_predict_end."""
         self.callback.on_predict_end({})
 
-    def _begin(self, trainer: Trainer, module: Module, name: str) -> None:
+    def _begin(self, trainer: TrainerBase, module: Module, name: str) -> None:
         stage = trainer.state.stage
         if trainer.state.fn is not TrainerFn.FITTING and stage is not None:
             self.callback.set_model(module.model)
@@ -145,42 +144,46 @@ class KerasCallback(Callback):
         if not trainer.sanity_checking:
             getattr(self.callback, f"on_{name}_begin")({})
 
-    def _train_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int) -> None:
+    def _train_batch_start(self, trainer: TrainerBase, module: Module, batch: Any, batch_idx: int) -> None:
         self.callback.on_train_batch_begin(batch_idx, {})
 
-    def _train_batch_end(self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def _train_batch_end(self, trainer: TrainerBase, module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         logs = outputs.logs
         if not isinstance(module, KerasModule):  # whose loss may not be logged
             logs.setdefault("loss", float(outputs))
         self.callback.on_train_batch_end(batch_idx, logs)
         self._obey(trainer, module)
 
-    def _test_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def _test_batch_start(
+        self, trainer: TrainerBase, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if not trainer.sanity_checking:
             self.callback.on_test_batch_begin(batch_idx, {})
 
     def _test_batch_end(
-        self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: TrainerBase, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if not trainer.sanity_checking:
             self.callback.on_test_batch_end(batch_idx, self._evaluation_logs(trainer, module))
 
-    def _predict_batch_start(self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def _predict_batch_start(
+        self, trainer: TrainerBase, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self.callback.on_predict_batch_begin(batch_idx, {})
 
     def _predict_batch_end(
-        self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: TrainerBase, module: Module, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.callback.on_predict_batch_end(batch_idx, {"outputs": outputs})
 
-    def _evaluation_logs(self, trainer: Trainer, module: Module) -> dict[str, float]:
+    def _evaluation_logs(self, trainer: TrainerBase, module: Module) -> dict[str, float]:
         """The evaluation's metrics so far, under Keras's names."""
         testing = trainer.state.fn is TrainerFn.TESTING
-        values = logs_of(module)[RunningStage.TESTING if testing else RunningStage.VALIDATING].bare_values()
+        values = log_of(module, RunningStage.TESTING if testing else RunningStage.VALIDATING).bare_values()
         prefix = "test_" if testing else "val_"
         return dict(sorted((name.removeprefix(prefix), value) for name, value in values.items()))
 
-    def _obey(self, trainer: Trainer, module: Module) -> None:
+    def _obey(self, trainer: TrainerBase, module: Module) -> None:
         if getattr(module.model, "stop_training", False):
             trainer.should_stop = True
 

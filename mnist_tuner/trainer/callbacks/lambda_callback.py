@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mnist_tuner.trainer.callbacks.callback import Callback as Base
+from mnist_tuner.trainer.hooks import Callback as Base
 
 
 class LambdaCallback(Base):

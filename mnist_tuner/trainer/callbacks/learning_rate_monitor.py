@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import keras
 
-from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.hooks import Callback
 
 if TYPE_CHECKING:
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 
 class LearningRateMonitor(Callback):
@@ -30,21 +30,21 @@ class LearningRateMonitor(Callback):
             raise ValueError(f"logging_interval is {logging_interval!r}: expected 'step', 'epoch' or None")
         self.logging_interval = logging_interval
 
-    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """Sees that there is a logger, and how many steps the optimizer has made before."""
         inner = _inner(module)
         self._before = int(inner.iterations) * trainer.accumulation - trainer.progress.total_batches
         if not trainer.loggers and not trainer.fast_dev_run:
             raise RuntimeError("LearningRateMonitor needs a logger: give the Trainer one, such as logger=CSVLogger(path)")
 
-    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_start(self, trainer: TrainerBase, module: Module) -> None:
         """Logs the rate of the epoch's first step."""
         rate = self._rate(module, trainer.progress.total_batches)
         trainer.callback_metrics |= rate
         if self.logging_interval != "step" and trainer.progress.batch == 0:
             trainer.log_metrics(rate)
 
-    def step_metrics(self, trainer: Trainer, module: Module, step: int) -> dict[str, float]:
+    def step_metrics(self, trainer: TrainerBase, module: Module, step: int) -> dict[str, float]:
         """The rate with which that step was made."""
         rate = self._rate(module, step * trainer.accumulation - 1)
         trainer.callback_metrics |= rate

@@ -8,18 +8,18 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.callbacks.monitor import MonitorCallback
 from mnist_tuner.trainer.files import atomic_path
 from mnist_tuner.trainer.progress import TrainerFn
 
 if TYPE_CHECKING:
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 SUFFIX = ".safetensors"
 
 
-class ModelCheckpoint(Callback):
+class ModelCheckpoint(MonitorCallback):
     """Saves the training's state, by default after each epoch and when it is interrupted, and keeps the newest.
 
     A file that is no longer wanted goes when the new one is safely on the disk, so there is always a whole one. It saves after
@@ -52,8 +52,6 @@ class ModelCheckpoint(Callback):
         RuntimeError: there is no such metric.
     """
 
-    runs_last = True
-
     def __init__(
         self,
         dirpath: str | Path | None = None,
@@ -67,8 +65,7 @@ class ModelCheckpoint(Callback):
         save_on_train_epoch_end: bool | None = None,
         auto_insert_metric_name: bool = True,
     ) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode is {mode!r}: expected 'min' or 'max'")
+        super().__init__(monitor, mode)
         if save_top_k < -1:
             raise ValueError(f"save_top_k is {save_top_k}: expected -1 (all), 0 (none) or more")
         if monitor is None and save_top_k > 1:
@@ -80,10 +77,8 @@ class ModelCheckpoint(Callback):
                 raise ValueError(f"{name} is {number}: expected 1 or more")
         self.dirpath = None if dirpath is None else Path(dirpath)
         self.filename = filename or "{epoch}-{step}"
-        self.monitor = monitor
         self.save_last = save_last
         self.save_top_k = save_top_k
-        self.mode = mode
         self.every_n_epochs = None if every_n_train_steps else every_n_epochs or 1
         self.every_n_train_steps = every_n_train_steps
         self.save_on_train_epoch_end = save_on_train_epoch_end
@@ -103,7 +98,7 @@ class ModelCheckpoint(Callback):
         """One for each metric, mode and rhythm."""
         return f"ModelCheckpoint({self.monitor}, {self.mode}, {self.every_n_epochs}, {self.every_n_train_steps})"
 
-    def folder(self, trainer: Trainer) -> Path:
+    def folder(self, trainer: TrainerBase) -> Path:
         """Where the checkpoints lie."""
         return self.dirpath or trainer.default_root_dir / "checkpoints"
 
@@ -124,7 +119,7 @@ class ModelCheckpoint(Callback):
         """Goes on with those of these files that are there."""
         self._loaded = state_dict
 
-    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
+    def on_fit_start(self, trainer: TrainerBase, module: Module) -> None:
         """Makes the files' names paths again."""
         state, self._loaded = self._loaded, None
         self._saved_batch = trainer.progress.total_batches
@@ -141,25 +136,24 @@ class ModelCheckpoint(Callback):
         self.current_score = state["current_score"]
         self._rank()
 
-    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_steps_end(self, trainer: TrainerBase, module: Module) -> None:
         """Saves at every so many steps."""
         if self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0:
             self._save(trainer, strict=False)
 
-    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+    def on_validation_end(self, trainer: TrainerBase, module: Module) -> None:
         """Saves, where it is the validation that decides."""
-        fitting = trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and not self._after_epochs(trainer) and self._epoch_due(trainer):
+        if self.judges_validation(trainer, self.save_on_train_epoch_end) and self._epoch_due(trainer):
             self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_end(self, trainer: TrainerBase, module: Module) -> None:
         """Saves; also a training that is stopped between two savings, to be resumed there."""
-        if self._after_epochs(trainer) and self._epoch_due(trainer):
+        if self.judges_epochs(trainer, self.save_on_train_epoch_end) and self._epoch_due(trainer):
             self._save(trainer)
         if not trainer.progress.ended:
             self._save_unmeasured(trainer)
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_end(self, trainer: TrainerBase, module: Module) -> None:
         """Saves the final model for any Keras user."""
         if self.dirpath is None and self.save_top_k != 0 and module.model is not None:
             trainer.default_root_dir.mkdir(parents=True, exist_ok=True)
@@ -171,22 +165,17 @@ class ModelCheckpoint(Callback):
             except (NotImplementedError, ValueError, TypeError) as error:  # what cannot be serialized
                 warnings.warn(f"the model could not be saved as model.keras: {error}", stacklevel=2)
 
-    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerBase, module: Module, exception: BaseException) -> None:
         """Saves what was trained up to a Ctrl-C; after an error the state is not to be trusted."""
         fitting = trainer.state.fn is TrainerFn.FITTING and trainer.global_step > 0
         # A second, impatient Ctrl-C may come within a call of the loop: then the steps' count is not known.
         if isinstance(exception, KeyboardInterrupt) and fitting and not trainer.in_call:
             self._save_unmeasured(trainer)
 
-    def _after_epochs(self, trainer: Trainer) -> bool:
-        if self.save_on_train_epoch_end is not None:
-            return self.save_on_train_epoch_end
-        return trainer.validates_at_each_epochs_end
-
-    def _epoch_due(self, trainer: Trainer) -> bool:
+    def _epoch_due(self, trainer: TrainerBase) -> bool:
         return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _save(self, trainer: Trainer, strict: bool = True) -> None:
+    def _save(self, trainer: TrainerBase, strict: bool = True) -> None:
         if trainer.progress.total_batches == self._saved_batch:
             return
         metrics = {**trainer.callback_metrics, "epoch": trainer.current_epoch, "step": trainer.global_step}
@@ -197,37 +186,31 @@ class ModelCheckpoint(Callback):
         elif self.monitor in metrics:
             self._save_best(trainer, metrics, float(metrics[self.monitor]))
         else:
-            message = (
-                f"ModelCheckpoint(monitor={self.monitor!r}): there is no such metric; there are "
-                f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
-            )
             if strict:
-                raise RuntimeError(message)
-            warnings.warn(f"{message} yet; nothing is saved at step {trainer.global_step}", stacklevel=2)
+                raise RuntimeError(self.no_such_metric(trainer))
+            warnings.warn(f"{self.no_such_metric(trainer)} yet; nothing is saved at step {trainer.global_step}", stacklevel=2)
             return
         if self.save_last:
             self._save_last(trainer)
 
-    def _save_unmeasured(self, trainer: Trainer) -> None:
+    def _save_unmeasured(self, trainer: TrainerBase) -> None:
         """Saves what has perhaps not been measured, and so cannot be ranked."""
         if self.monitor is None:
             self._save(trainer)
         elif self._saved_batch != trainer.progress.total_batches and self.save_top_k != 0:
             self._save_last(trainer)
 
-    def _save_newest(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+    def _save_newest(self, trainer: TrainerBase, metrics: dict[str, float]) -> None:
         previous, self.best_model_path = self.best_model_path, str(self._path(trainer, metrics, self.best_model_path))
         self._write(trainer, self.best_model_path)
         if self.save_top_k == 1 and previous and previous != self.best_model_path:
             Path(previous).unlink(missing_ok=True)
 
-    def _save_best(self, trainer: Trainer, metrics: dict[str, float], score: float) -> None:
+    def _save_best(self, trainer: TrainerBase, metrics: dict[str, float], score: float) -> None:
         self.current_score = score
-        worst = math.inf if self.mode == "min" else -math.inf
-        score = worst if math.isnan(score) else score
+        score = self.sign * math.inf if math.isnan(score) else score
         full = len(self.best_k_models) >= self.save_top_k > 0
-        sign = 1 if self.mode == "min" else -1
-        if full and sign * score >= sign * self.best_k_models[self.kth_best_model_path]:
+        if full and self.sign * score >= self.sign * self.best_k_models[self.kth_best_model_path]:
             return
         leaving = self.kth_best_model_path if full else ""
         path = str(self._path(trainer, metrics, leaving))
@@ -238,11 +221,11 @@ class ModelCheckpoint(Callback):
         if leaving and leaving != path:
             Path(leaving).unlink(missing_ok=True)
 
-    def _save_last(self, trainer: Trainer) -> None:
+    def _save_last(self, trainer: TrainerBase) -> None:
         self.last_model_path = str(self.folder(trainer) / f"last{SUFFIX}")
         self._write(trainer, self.last_model_path)
 
-    def _write(self, trainer: Trainer, path: str) -> None:
+    def _write(self, trainer: TrainerBase, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(path)
         self._saved_batch = trainer.progress.total_batches
@@ -254,7 +237,7 @@ class ModelCheckpoint(Callback):
             self.kth_best_model_path = worst(self.best_k_models, key=lambda path: self.best_k_models[path])
             self.best_model_score = self.best_k_models[self.best_model_path]
 
-    def _path(self, trainer: Trainer, metrics: dict[str, float], leaving: str) -> Path:
+    def _path(self, trainer: TrainerBase, metrics: dict[str, float], leaving: str) -> Path:
         """The next file's path: not one that is there already, but for that which is to go."""
         name = self.format_checkpoint_name(metrics)
         path, version = self.folder(trainer) / f"{name}{SUFFIX}", 1

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.hooks import Callback
 
 if TYPE_CHECKING:
     import keras
 
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 
 class RichModelSummary(Callback):
@@ -31,8 +31,8 @@ class RichModelSummary(Callback):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
 
-    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
-        """Prints."""
+    def on_fit_start(self, trainer: TrainerBase, module: Module) -> None:
+        """Prints the table, where there is a model."""
         if module.model is not None:
             self.console.print(summary_table(module.model))
 

@@ -1,21 +1,23 @@
-"""The progress display: one live line for the running epoch, one line that stays for each finished one."""
+"""The progress display: one live line for the running epoch, one line that stays for each finished one; an evaluation's table."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.trainer.callbacks.callback import Callback
+from mnist_tuner.trainer.hooks import Callback
 from mnist_tuner.trainer.live import Place, open_place
 
 if TYPE_CHECKING:
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 REFRESH_SECONDS = 0.1
 
@@ -39,24 +41,24 @@ class RichProgressBar(Callback):
         self._live: Place | None = None
         self._columns: list[str] | None = None
 
-    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """Opens the live line."""
         self._columns = None
         self._live = open_place(self.console)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_start(self, trainer: TrainerBase, module: Module) -> None:
         """Starts the epoch's clock."""
         self._began = time.perf_counter()
         self._compiled_before = trainer.compile_seconds
         self._drawn = 0.0
         self._draw(trainer)
 
-    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_steps_end(self, trainer: TrainerBase, module: Module) -> None:
         """Draws the live line anew."""
         if time.perf_counter() - self._drawn >= REFRESH_SECONDS:
             self._draw(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_end(self, trainer: TrainerBase, module: Module) -> None:
         """Leaves the epoch's line."""
         metrics = trainer.progress_bar_metrics
         if self._columns != list(metrics):
@@ -65,11 +67,11 @@ class RichProgressBar(Callback):
         texts = {name: number_text(value) for name, value in metrics.items()}
         self.console.print(self._line(self._epoch(trainer), texts, *self._speed(trainer)))
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_end(self, trainer: TrainerBase, module: Module) -> None:
         """Closes the live line."""
         self._close()
 
-    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
+    def on_exception(self, trainer: TrainerBase, module: Module, exception: BaseException) -> None:
         """Closes the live line."""
         self._close()
 
@@ -78,11 +80,11 @@ class RichProgressBar(Callback):
             self._live.stop()
             self._live = None
 
-    def _epoch(self, trainer: Trainer) -> str:
+    def _epoch(self, trainer: TrainerBase) -> str:
         total = f"/{trainer.max_epochs}" if trainer.max_epochs > 0 else ""
         return f"Epoch {trainer.current_epoch + 1}{total}"
 
-    def _speed(self, trainer: Trainer) -> tuple[str, str]:
+    def _speed(self, trainer: TrainerBase) -> tuple[str, str]:
         elapsed = time.perf_counter() - self._began
         running = elapsed - (trainer.compile_seconds - self._compiled_before)
         return f"{trainer.rows_in_epoch / max(running, 1e-9):,.0f}", f"{elapsed:.1f} s"
@@ -91,13 +93,13 @@ class RichProgressBar(Callback):
         cells = [f"{texts.get(name, '-'):>{max(len(name), 7)}}" for name in self._columns or []]
         return Text("  ".join([f"{epoch:<13}", *cells, f"{speed:>9}", f"{elapsed:>7}"]), no_wrap=False)
 
-    def _draw(self, trainer: Trainer) -> None:
+    def _draw(self, trainer: TrainerBase) -> None:
         if self._live is None:
             return
         self._live.update(self._bar(trainer), refresh=True)
         self._drawn = time.perf_counter()
 
-    def _bar(self, trainer: Trainer) -> RenderableType:
+    def _bar(self, trainer: TrainerBase) -> RenderableType:
         done, total = trainer.progress.batch, trainer.num_training_batches
         metrics = "  ".join(f"{name} {number_text(value)}" for name, value in trainer.progress_bar_metrics.items())
         speed, elapsed = self._speed(trainer)
@@ -120,3 +122,21 @@ def number_text(value: float) -> str:
     if value != value or abs(value) >= 1e5 or 0 < abs(value) < 1e-4:
         return f"{value:.3g}"
     return f"{value:.4f}"
+
+
+def metrics_table(verb: str, results: Sequence[dict[str, float]]) -> Table:
+    """A row for each metric and a column for each loader.
+
+    Args:
+        verb: "validate" or "test".
+        results: each loader's metrics by name, as `Trainer.test` returns them.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"{verb} metric")
+    for index in range(len(results)):
+        table.add_column("value" if len(results) == 1 else f"dataloader {index}", justify="right")
+    columns = [{name.partition("/dataloader_idx_")[0]: value for name, value in metrics.items()} for metrics in results]
+    for name in dict.fromkeys(name for metrics in columns for name in metrics):
+        values = [number_text(metrics[name]) if name in metrics else "" for metrics in columns]
+        table.add_row(Text(name), *values)
+    return table

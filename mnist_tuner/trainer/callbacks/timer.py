@@ -6,12 +6,12 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_tuner.trainer.callbacks.callback import Callback
 from mnist_tuner.trainer.duration import parse_duration
+from mnist_tuner.trainer.hooks import Callback
 
 if TYPE_CHECKING:
+    from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
-    from mnist_tuner.trainer.trainer import Trainer
 
 
 class Timer(Callback):
@@ -53,44 +53,40 @@ class Timer(Callback):
         """Counts from there."""
         self._elapsed = dict(state_dict["time_elapsed"])
 
-    def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        """Starts."""
+    def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
+        """The training's time begins to run; a resumed training whose time is over stops."""
         self._start("train")
         self._stop_if_over(trainer)
 
-    def on_train_steps_end(self, trainer: Trainer, module: Module) -> None:
-        """Looks."""
+    def on_train_steps_end(self, trainer: TrainerBase, module: Module) -> None:
+        """With the interval "step": the training stops where its time is over."""
         if self._interval == "step":
             self._stop_if_over(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
-        """Looks."""
+    def on_train_epoch_end(self, trainer: TrainerBase, module: Module) -> None:
+        """With the interval "epoch": the training stops where its time is over."""
         if self._interval == "epoch":
             self._stop_if_over(trainer)
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
-        """Stops."""
+    def on_train_end(self, trainer: TrainerBase, module: Module) -> None:
+        """The training's time stands still, as that of the other stages at their ends."""
         self._stop("train")
 
-    def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
-        """Stops."""
+    def on_exception(self, trainer: TrainerBase, module: Module, exception: BaseException) -> None:
+        """All times stand still."""
         for stage in list(self._since):
             self._stop(stage)
 
-    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
-        """Starts."""
+    def on_validation_start(self, trainer: TrainerBase, module: Module) -> None:
         self._start("validate")
 
-    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        """Stops."""
+    def on_validation_end(self, trainer: TrainerBase, module: Module) -> None:
         self._stop("validate")
 
-    def on_test_start(self, trainer: Trainer, module: Module) -> None:
-        """Starts."""
+    def on_test_start(self, trainer: TrainerBase, module: Module) -> None:
         self._start("test")
 
-    def on_test_end(self, trainer: Trainer, module: Module) -> None:
-        """Stops."""
+    def on_test_end(self, trainer: TrainerBase, module: Module) -> None:
         self._stop("test")
 
     def _start(self, stage: str) -> None:
@@ -100,7 +96,7 @@ class Timer(Callback):
         self._elapsed[stage] = self.time_elapsed(stage)
         self._since.pop(stage, None)
 
-    def _stop_if_over(self, trainer: Trainer) -> None:
+    def _stop_if_over(self, trainer: TrainerBase) -> None:
         remaining = self.time_remaining()
         if remaining is not None and remaining <= 0:
             trainer.should_stop = True
