@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mnist_tuner.config import TrainConfig
+from mnist_tuner.config import TrainConfig, options_of
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News
 from mnist_tuner.search.journal import Journal
@@ -396,17 +396,7 @@ def _run(engine: Engine, specs: Mapping[str, TrainingSpec], listener: Listener) 
 def _place(config: TrainConfig) -> str:
     """What a training's result depends on, besides the data."""
     values = config.to_dict()
-    names = (
-        "hidden",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "seed",
-        "val_fraction",
-        "early_stopping",
-        "precision",
-        "fast_dev_run",
-    )
+    names = [name for name, option in options_of(type(config)).items() if option.shapes_result]
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
