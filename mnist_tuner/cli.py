@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from mnist_tuner._version import __version__
 from mnist_tuner.config import CLASSES, COMMON, DATA, OUTPUT, RUN, Option, SearchConfig, TrainConfig, options_of, read_options
@@ -21,8 +22,27 @@ from mnist_tuner.errors import InputError, RunError
 # The base of every usage error; typer's own name for it differs between releases, its place does not.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
+
+class _Flags:
+    """What takes no value is shown without a type, where typer 0.29 says <bool>."""
+
+    def get_params(self, context: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(context)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class _Group(_Flags, TyperGroup): ...
+
+
+class _Command(_Flags, TyperCommand): ...
+
+
 app = typer.Typer(
     name="mnist-tuner",
+    cls=_Group,
     help="Train, tune and judge a small network: fast, and with honest numbers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -39,7 +59,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train, tune and judge a small network: fast, and with honest numbers."""
@@ -58,14 +78,14 @@ _FILE = Option("TOML file of options; the command line wins.", unset="none", pan
 def command(app: typer.Typer, example: str, config: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], None]:
     """Makes a command of a function.
 
-    Its options are those of a configuration, which the function gets as `Asked`, those that the function's parameters declare,
-    and ``--config``, a file of options: the command line goes before it, and it before the environment. The other parameters
-    are arguments. Where the function returns a document, ``--json`` prints it.
+    Its options are those that the function's parameters declare, those of a configuration, and ``--config``, a file of options:
+    the command line goes before it, and it before the environment. Parameters that declare none are arguments, but for `asked`:
+    the configuration's options. A document that the function returns is for ``--json``.
 
     Args:
         app: whose command it becomes, with the function's name.
         example: what a person may type.
-        config: the class of the configuration.
+        config: the configuration's class.
     """
 
     def register(function: Callable[..., Any]) -> None:
@@ -79,30 +99,30 @@ def command(app: typer.Typer, example: str, config: Callable[..., Any] | None = 
             if (file := values.pop("config")) is not None:
                 values |= {name: value for name, value in read_options(file, known).items() if name not in given}
                 if values.get("resume") is not None:
-                    noun = "search" if config is SearchConfig else "run"
-                    raise InputError(f"--resume takes the {noun}'s own options: leave out --config")
+                    owner = "search" if config is SearchConfig else "run"
+                    raise InputError(f"--resume takes the {owner}'s own options: leave out --config")
             values |= {name: option.read(values[name]) for name, option in known.items()}
             asked = {name: values.pop(name) for name in configured}
-            if configured:
+            if config:
                 values["asked"] = Asked(asked, {name: value for name, value in asked.items() if name in given})
             document = function(**values)
             if document is not None and values["json"]:
                 _print_json(document)
 
+        signature = inspect.signature(function, eval_str=True)
+        arguments = [each for name, each in signature.parameters.items() if name not in (*own, "asked")]
         parameters = [
-            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            *(
-                each
-                for name, each in inspect.signature(function, eval_str=True).parameters.items()
-                if name not in (*own, "asked")
-            ),
-            *map(_parameter, (*configured.values(), _FILE, *own.values())),
+            inspect.Parameter("context", _NAMED, annotation=typer.Context),
+            *(each.replace(kind=_NAMED) for each in arguments),
+            *map(_parameter, sorted((*configured.values(), _FILE, *own.values()), key=lambda option: option.panel == COMMON)),
         ]
-        by_name = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-        call.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
-        app.command(epilog=f"Example: mnist-tuner {example}")(call)
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        app.command(cls=_Command, epilog=f"Example: mnist-tuner {example}")(call)
 
     return register
+
+
+_NAMED = inspect.Parameter.KEYWORD_ONLY
 
 
 def _parameter(option: Option) -> inspect.Parameter:
@@ -116,12 +136,11 @@ def _parameter(option: Option) -> inspect.Parameter:
         help=option.help or f"{option.allowed}.",
         show_default=option.unset or True,
         envvar=option.variable,
-        metavar="" if option.hint is bool else None,
         autocompletion=option.complete or (complete if option.choices else None),
         rich_help_panel=option.panel,
     )
     default, hint = (option.text(option.default), str) if option.is_text else (option.default, option.hint)
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, told])
+    return inspect.Parameter(option.name, _NAMED, default=default, annotation=Annotated[hint, told])
 
 
 def _runs(incomplete: str) -> list[str]:
@@ -265,7 +284,7 @@ def predict(
         list[str], typer.Argument(help="Pictures, folders of them, patterns, or - for one on stdin.", metavar="IMAGE...")
     ],
     quiet: Quiet = False,
-    csv: Annotated[bool, Option("Print a table in CSV; the report goes to stderr.", panel=COMMON)] = False,
+    csv: Annotated[bool, Option("Print a table in CSV; the report goes to stderr.")] = False,
     json: Json = False,
 ) -> None:
     """Read digits in pictures: photos, scans, drawings."""

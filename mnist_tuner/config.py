@@ -31,7 +31,7 @@ class Option:
     words: Mapping[str, Any] = field(default_factory=dict)  # texts that stand for a value, such as "auto"
     expected: str = ""  # is said of a value that is not allowed; by default what is
     form: str = ""  # is said of a text that cannot be read
-    separator: str = ","  # of a list
+    separator: str = ""  # of a list's items on the command line
     unset: str = ""  # what the help says of the default; by default its value
     variable: str | None = None  # of the environment, in which it may stand
     short: str | None = None  # another name on the command line
@@ -53,14 +53,9 @@ class Option:
         return tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
 
     @property
-    def is_list(self) -> bool:
-        """Whether its value is a tuple."""
-        return get_origin(self.hint) is tuple
-
-    @property
     def is_text(self) -> bool:
         """Whether it is a text on the command line, and something else in Python."""
-        return self.is_list or bool(self.words)
+        return bool(self.separator or self.words)
 
     @property
     def shapes_result(self) -> bool:
@@ -81,9 +76,9 @@ class Option:
             InputError: the text cannot be read.
         """
         try:
-            if self.is_list:
-                items = [item.strip() for item in value.split(self.separator)] if isinstance(value, str) else value
-                return tuple(self.kinds[0](item) for item in items)
+            if self.separator:
+                items = value.split(self.separator) if isinstance(value, str) else map(str, value)
+                return tuple(self.kinds[0](item.strip()) for item in items)
             if self.words and value is not None:
                 return self.words[value] if value in self.words else self.kinds[0](value)
         except ValueError:
@@ -102,10 +97,10 @@ class Option:
         Raises:
             InputError: it has.
         """
-        kinds = tuple({Path: str, float: (float, int)}.get(kind, kind) for kind in self.kinds)
+        kinds: Any = tuple({Path: str, float: (float, int)}.get(kind, kind) for kind in self.kinds)
         is_list = isinstance(value, (list, tuple))
         fits = [isinstance(item, kinds) and (type(item) is not bool or bool in kinds) for item in (value if is_list else [value])]
-        if is_list != self.is_list or not all(fits):
+        if is_list != bool(self.separator) or not all(fits):
             hint = inspect.formatannotation(self.hint).replace("pathlib.", "")
             raise InputError(f"the configuration's {self.name} is {value!r}: expected {hint}")
 
@@ -131,15 +126,17 @@ class Option:
         return low <= item <= high and (float in self.kinds or not isinstance(item, float))  # which NaN is not
 
 
-@cache
-def options_of(declaring: Callable[..., Any]) -> Mapping[str, Option]:
-    """The options that a class of them, or a function's parameters, declare: by name, in their order."""
+def _options_of(declaring: Callable[..., Any]) -> Mapping[str, Option]:
     defaults = inspect.signature(declaring).parameters
     return {
         name: replace(hint.__metadata__[0], name=name, hint=hint.__origin__, default=defaults[name].default)
         for name, hint in get_type_hints(declaring, include_extras=True).items()
         if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Option)
     }
+
+
+options_of: Callable[[Callable[..., Any]], Mapping[str, Option]] = cache(_options_of)
+"""The options that a class of them, or a function's parameters, declare: by name, in their order."""
 
 
 class Options:
@@ -195,8 +192,7 @@ DATA = Option(
 )
 CLASSES = Option("File of the classes' names, one a line.", unset="classes.txt in the folder, if any", panel=FILES)
 OUTPUT = Option("Folder in which the runs' folders are.", variable="MNIST_TUNER_OUTPUT", panel=FILES)
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-_SEED, _MANY, _SOME = (0, 2**32 - 1), (1, 100_000), (1, 1_000)
+_SEED, _MANY, _SOME, _SHARE = (0, 2**32 - 1), (1, 100_000), (1, 1_000), (0.0, math.nextafter(1, 0))
 
 
 @dataclass(frozen=True)
@@ -211,18 +207,19 @@ class TrainConfig(Options):
     batch_size: Annotated[int, Option("Images per optimizer step.", (1, 1_000_000))] = 32
     hidden: Annotated[
         tuple[int, ...],
-        Option("The hidden layers' widths, separated by commas.", _MANY, form="widths separated by commas, such as 100,100"),
+        Option(
+            "The hidden layers' widths, separated by commas.",
+            _MANY,
+            separator=",",
+            form="widths separated by commas, such as 100,100",
+        ),
     ] = (100, 100)
     learning_rate: Annotated[float, Option("Adam's learning rate.", (1e-12, 1000.0))] = 0.001
     seed: Annotated[int, Option("Seed of weights, order and split.", _SEED)] = 0
     seeds: Annotated[int, Option("Trainings, with seeds from --seed on; on all cores.", _SOME, panel=RUN, may_change=True)] = 1
     val_fraction: Annotated[
         float,
-        Option(
-            "Share of the training images held out for validation.",
-            (0.0, math.nextafter(1, 0)),
-            expected="0 or more and less than 1",
-        ),
+        Option("Share of the training images held out for validation.", _SHARE, expected="0 or more and less than 1"),
     ] = 0.0
     data: Annotated[Path | None, DATA] = None
     classes: Annotated[Path | None, CLASSES] = None
@@ -241,10 +238,15 @@ class TrainConfig(Options):
     early_stopping: Annotated[
         int | None, Option("Stop after so many epochs without a better validation loss.", _MANY, unset="never")
     ] = None
-    precision: Annotated[str, Option(choices=_PRECISIONS)] = "32-true"
+    precision: Annotated[str, Option(choices=("32-true", "16-mixed", "bf16-mixed"))] = "32-true"
     logger: Annotated[
         tuple[str, ...],
-        Option("What to write: csv, tensorboard or both, separated by commas.", choices=("csv", "tensorboard"), panel=FILES),
+        Option(
+            "What to write: csv, tensorboard or both, separated by commas.",
+            choices=("csv", "tensorboard"),
+            separator=",",
+            panel=FILES,
+        ),
     ] = ("csv",)
     _command: ClassVar[str] = "train"
 
@@ -348,11 +350,11 @@ def read_options(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
     """A command's options from a file.
 
     Args:
-        path: the file; names with hyphens or underscores, lists as such or as on the command line.
+        path: the file; names with hyphens or underscores, lists for what the command line separates by commas or colons.
         known: the command's options.
 
     Returns:
-        The values, by names with underscores, for `Option.read`.
+        The values, as they would stand on the command line, by names with underscores.
 
     Raises:
         InputError: the file cannot be read, is no TOML, or has an unknown name or a value of the wrong type: the line is named.
@@ -370,17 +372,16 @@ def read_options(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
         raise InputError(f"--config {path}: not TOML: {place}") from None
     options: dict[str, Any] = {}
     for key, value in values.items():
-        name, place = key.replace("-", "_"), f"--config {path}, line {_line(text, key)}"
-        if name not in known:
+        option, place = known.get(name := key.replace("-", "_")), f"--config {path}, line {_line(text, key)}"
+        if option is None:
             raise InputError(f"{place}: {key} is no option of this command: expected one of {', '.join(sorted(known))}")
         if name in options:
             raise InputError(f"{place}: {key} is there twice")
-        kinds = known[name].kinds
-        kind = next((kind for kind in (bool, int, float) if kind in kinds and not known[name].is_text), str)
+        kind = next((kind for kind in (bool, int, float) if kind in option.kinds and not option.is_text), str)
         is_list = isinstance(value, list) and value and all(type(item) in (int, str) for item in value)
-        if type(value) is not kind and (kind, type(value)) not in ((float, int), (str, int)) and not (kind is str and is_list):
+        if (kind, type(value)) not in ((kind, kind), (float, int), (str, int)) and not (kind is str and is_list):
             raise InputError(f"{place}: {key} is {value!r}: expected {_NAMES[kind]}")
-        options[name] = str(value) if kind is str and not is_list else value
+        options[name] = option.text(value) if kind is str else value
     return options
 
 
