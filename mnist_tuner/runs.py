@@ -144,16 +144,17 @@ def remove_torn_files(folder: Path) -> None:
 
 
 def to_json(document: dict[str, Any]) -> str:
-    """JSON as the standard has it: a number that is not finite becomes null."""
-    return json.dumps(_finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """JSON as the standard has it; see `finite`."""
+    return json.dumps(finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same JSON values, with null in the place of a number that is not finite."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {key: _finite(item) for key, item in value.items()}
+            return {key: finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [finite(item) for item in value]
     return value

@@ -109,10 +109,11 @@ def training() -> dict[str, float]:
 
     import mnist_tuner.runner.training as runner
     from mnist_tuner.config import TrainConfig
+    from mnist_tuner.runner import session
 
     if os.environ["PAGE"] == "no":
         runner.load_drawing = lambda: None
-        runner.keep_page = lambda *_: None
+        session.keep_page = lambda *_: None
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         runner.train(TrainConfig(output=Path(folder)), Console(file=io.StringIO()))

@@ -255,8 +255,6 @@ def _search_of_instant_trials(engine: Any, trials: int) -> Iterator[tuple[Any, C
     from mnist_tuner.search.trial import TrialSpec
 
     class Instant(Experiment):
-        makes_models = False
-
         def run_trial(self, spec: TrialSpec, report: Any) -> Any:
             return instant_trial(spec)
 

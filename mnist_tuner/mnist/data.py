@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.trainer.data import ArrayLoader, DataModule
 
@@ -373,3 +375,33 @@ class MNISTDataModule(DataModule):
             seed=self.seed,
             transform=scale_pixels,
         )
+
+
+def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
+    """The data as the options want it.
+
+    Raises:
+        InputError: they do not fit the data.
+    """
+    try:
+        return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
+    except InputError as error:
+        raise InputError("--" + str(error).replace("_", "-")) from None
+
+
+def check_data(config: TrainConfig | SearchConfig) -> None:
+    """Refuses data that does not exist, before anything is loaded.
+
+    Raises:
+        InputError: there is none.
+    """
+    if config.data is not None and not config.data.is_dir() and not (config.data.suffix == ".npz" and config.data.is_file()):
+        raise InputError(f"--data {config.data}: no such folder, nor an .npz file")
+    if config.classes is not None and not config.classes.is_file():
+        raise InputError(f"--classes {config.classes}: no such file")
+
+
+def timed_load(config: TrainConfig | SearchConfig) -> tuple[Dataset, float]:
+    """The data, and the seconds that reading it took."""
+    began = time.perf_counter()
+    return load_dataset(config.data, config.classes), time.perf_counter() - began

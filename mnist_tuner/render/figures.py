@@ -50,8 +50,7 @@ from mnist_tuner.reports.comparison import ComparisonReport, Contestant
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, Selection, units_of
 from mnist_tuner.reports.statistics import Estimate
-from mnist_tuner.search.display import score_text
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import TrialSummary, score_text
 
 
 def draw(report: RunReport | SearchReport | ComparisonReport) -> tuple[Drawing, ...]:

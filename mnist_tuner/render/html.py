@@ -20,7 +20,7 @@ from mnist_tuner.render.run import interval_text, metric_text
 from mnist_tuner.reports.comparison import ComparisonReport
 from mnist_tuner.reports.report import ClassificationReport, Mistake, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, units_of
-from mnist_tuner.search.display import hyperparameter_names, ranked, score_text
+from mnist_tuner.search.trial import hyperparameter_names, ranked, score_text
 
 MOST_TRIALS = 200
 MOST_FAILED = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,6 +48,20 @@ class Terminal(Console):
 GALLERY = 6
 MOST_CLASSES = 50
 """With more classes than this the table shows the worst of them only."""
+
+
+def as_text(parts: Sequence[RenderableType], width: int = 80) -> str:
+    """What these look like as plain text.
+
+    Args:
+        parts: one below the other.
+        width: columns.
+    """
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=False, color_system=None, force_jupyter=False)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def headline(versions: dict[str, str]) -> Text:

@@ -12,7 +12,7 @@ from rich.text import Text
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.statistics import Estimate
 from mnist_tuner.reports.stored import Listed
-from mnist_tuner.search.display import duration_text
+from mnist_tuner.trainer.duration import duration_text
 
 
 def table(listed: Sequence[Listed], parent: Path) -> list[RenderableType]:

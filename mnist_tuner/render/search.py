@@ -10,7 +10,8 @@ from rich.text import Text
 
 from mnist_tuner.render.run import headline, interval_text
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
-from mnist_tuner.search.display import ranked, trial_table
+from mnist_tuner.search.display import trial_table
+from mnist_tuner.search.trial import ranked
 
 MOST_ROWS = 40
 """With more trials than this the table shows the best of them only."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnist_tuner.mnist.data import MNISTDataModule
 from mnist_tuner.reports.statistics import Estimate, confusion_matrix, wilson_interval
 
 SCHEMA_VERSION = 1
@@ -156,6 +157,21 @@ class DataSummary:
     def class_name(self, label: int) -> str:
         """What a class is called: its number, where it has no name."""
         return self.class_names[label] if self.class_names else str(label)
+
+
+def summarize(data: MNISTDataModule) -> DataSummary:
+    """What the report says of the data."""
+    dataset = data.dataset
+    return DataSummary(
+        name=dataset.name,
+        train=len(data.train_indices),
+        validation=len(data.val_indices),
+        test=len(dataset.test_labels),
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        sha256=dataset.sha256,
+        class_names=dataset.class_names,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.reports.comparison import Comparison, Contestant
 from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
 from mnist_tuner.reports.statistics import expected_maximum, narrowest_within, pooled_sd
-from mnist_tuner.search.display import ranked
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import TrialSummary, ranked
 
 OBJECTIVE = "val_accuracy"
 

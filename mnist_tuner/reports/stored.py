@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Iterator
@@ -11,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport
 from mnist_tuner.runs import RunDirectory, is_locked
+from mnist_tuner.trainer.files import atomic_write
 
 
 def load_report(folder: Path) -> RunReport | SearchReport:
@@ -26,6 +27,8 @@ def load_report(folder: Path) -> RunReport | SearchReport:
     Raises:
         InputError: it is no run's folder, or its ``run.json`` is damaged or of another version.
     """
+    from pydantic import ValidationError  # it takes its time: a run that only writes its predictions does without
+
     run, document = RunDirectory.open(folder)
     if document.get("schema_version") != SCHEMA_VERSION or document.get("command") not in ("train", "search"):
         raise InputError(f"{run / 'run.json'}: not a run of mnist-tuner that this version can read")
@@ -85,6 +88,8 @@ def _check(document: dict[str, Any]) -> None:
 
 
 def _run(document: dict[str, Any]) -> RunReport:
+    from pydantic import TypeAdapter
+
     seeds = document["seeds"]
     values = {
         **document,
@@ -95,6 +100,8 @@ def _run(document: dict[str, Any]) -> RunReport:
 
 
 def _search(document: dict[str, Any]) -> SearchReport:
+    from pydantic import TypeAdapter
+
     final = document["final"] or {**dict.fromkeys(("baseline", "winner", "comparison")), "looked_before": []}
     values = {
         **document,
@@ -152,6 +159,21 @@ class TestPredictions:
     predicted: npt.NDArray[np.uint8]
     seeds: tuple[int, ...]
     mistakes: npt.NDArray[np.uint8]
+
+
+def save_predictions(folder: RunDirectory, **arrays: npt.ArrayLike) -> None:
+    """Writes ``test_predictions.npz``.
+
+    Args:
+        folder: the run's.
+        arrays: by name.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # its only other argument has a name that nobody gives
+    atomic_write(folder / "test_predictions.npz", content.getvalue())
 
 
 def load_predictions(report: RunReport | SearchReport) -> TestPredictions:

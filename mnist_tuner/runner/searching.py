@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import os
-import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
-from mnist_tuner.config import SearchConfig, TrainConfig, options_of, write_options
+from mnist_tuner.config import SearchConfig, TrainConfig, options_of
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.render.page import keep_page
-from mnist_tuner.render.run import headline
+from mnist_tuner.mnist.baseline import check_memory
+from mnist_tuner.mnist.data import Dataset, MNISTDataModule, timed_load
 from mnist_tuner.render.search import heading, result, result_line, setting
 from mnist_tuner.reports.comparison import compare, contestant
-from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report
+from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report, summarize
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, read_curves, units_of
-from mnist_tuner.runner.session import (
-    as_text,
-    check_data,
-    check_memory,
-    command,
-    save_predictions,
-    summarize,
-    timed_load,
-    versions_of,
-)
-from mnist_tuner.runner.trainings import Listener, mean_loss, predictions, train_all, trained_widths
+from mnist_tuner.runner.session import Session, Steps, session
+from mnist_tuner.runner.trainings import mean_loss, predictions, train_all
 from mnist_tuner.runs import RunDirectory
-from mnist_tuner.search.engine import InlineEngine
 from mnist_tuner.search.study import Study
-from mnist_tuner.search.trial import replicate_seeds
+from mnist_tuner.search.trial import Observer, TrialSummary, replicate_seeds
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
-from mnist_tuner.trainer.files import atomic_write
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from distributed import Security
 
+    from mnist_tuner.runner.trainings import TrainingResult
     from mnist_tuner.search.engine import Engine
     from mnist_tuner.search.tuner import Tuner
 
@@ -116,106 +101,67 @@ def search(
         KeyboardInterrupt: Ctrl-C; the search can be resumed.
         OSError: a file could not be written; the search can be resumed.
     """
-    began = time.perf_counter() if began is None else began
-    config, console = config or SearchConfig(), console or Console()
-    talk = Console(file=io.StringIO(), force_jupyter=False) if quiet else console
-    check_data(config)
-    versions = versions_of("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
-    talk.print(headline(versions))
-    before: dict[str, Any] = {}
-    if resume is None:
-        low, high, step = config.widths
-        folder = RunDirectory.create(config.output, "search", f"{config.strategy}-{low}-{high}-{step}")
-    else:
-        folder, before = RunDirectory.open(resume)
-    folder.lock()
-    report = SearchReport(
-        status="running",
-        run_dir=str(folder.path),
-        seed=config.seed,
-        config=config.to_dict(),
-        device=f"CPU ({os.cpu_count()} cores)",
-        workers=0,
-        versions=versions,
-        space=[],
-    )
-    folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
-    run = _Search(config, folder, report, talk, began, before=before, max_time=max_time, security=security)
-    try:
-        run.load()
-        atomic_write(folder / "config.toml", write_options("search", config.to_dict()))
-        run.search()
-        run.compare()
-        run.finish(console if quiet else None)
-    except BaseException as error:
-        run.give_up(error, console)
-        if not isinstance(error, InputError):
-            at_end(run.report)
-        raise
-    finally:
-        run.close()
-        folder.unlock()
-    at_end(run.report)
+    config = config or SearchConfig()
+    begin = partial(SearchReport, workers=0, space=[])
+    name = f"{config.strategy}-{'-'.join(map(str, config.widths))}"
+    packages = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
+    with session(config, begin, name, packages, console=console, resume=resume, quiet=quiet, began=began, at_end=at_end) as run:
+        steps = run.steps = _Search(run)
+        steps.load(security)
+        run.write_options()
+        steps.search(max_time)
+        steps.compare()
+        report = replace(run.report, status="finished", timing=steps.timing())
+        run.finish(report, result(report), result_line(report), [*heading(report), *result(report)], width=100)
     return run.report
 
 
-class _Search:
-    """The steps of one search, and what they hand on."""
+class _Search(Steps):
+    """The steps of a search, and what they hand on."""
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        folder: RunDirectory,
-        report: SearchReport,
-        console: Console,
-        began: float,
-        *,
-        before: dict[str, Any],
-        max_time: str | None,
-        security: Security | None,
-    ) -> None:
-        self.config, self.folder, self.report, self.console, self.began = config, folder, report, console, began
-        self.before, self.max_time, self.security = before, max_time, security
-        self.seconds: dict[str, float] = {"final_s": 0.0, "search_s": 0.0}
-        self.tuner: Tuner | None = None
+    goes_on_after_failure = True
+
+    def __init__(self, run: Session[SearchConfig, SearchReport]) -> None:
+        self.run = run
+        run.seconds |= {"search_s": 0.0, "final_s": 0.0}
         self.rate = 0.0
-        self.mistakes: npt.NDArray[np.uint8] | None = None
-        self.engine: Engine = InlineEngine()  # until there is another, or for good
 
-    def load(self) -> None:
+    def load(self, security: Security | None) -> None:
         """Loads TensorFlow and the data, while the process that workers are forked from loads it, too; starts the workers."""
         from mnist_tuner.search.loading import prepare_forking
 
-        config = self.config
-        inline = config.scheduler is None and config.workers == 0
-        if config.scheduler is None and not inline:
+        run, config = self.run, self.run.config
+        if config.scheduler is None and config.workers != 0:
             prepare_forking()
-        with status(self.console, "loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
+        with status(run.console, "loading TensorFlow, starting the workers ..."), ThreadPoolExecutor(1) as reader:
             reading = reader.submit(timed_load, config)
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
             dataset, _ = reading.result()
-            if not inline:
-                from mnist_tuner.search.dask_engine import DaskEngine
-
-                self.engine = DaskEngine(config.workers, config.scheduler, self.security)
-
-        from mnist_tuner.mnist import WidthHyperModel
-        from mnist_tuner.mnist.data import MNISTDataModule
-        from mnist_tuner.search.tuner import Tuner
-
+            self.tuner = self._make_tuner(dataset, security)
+            self.engine: Engine = self.tuner.make_engine()
+        run.stack.callback(self.engine.close)
         try:
             self.data = MNISTDataModule(dataset, BATCH_SIZE, VAL_FRACTION, split_seed=config.seed)
         except InputError as error:
             raise InputError(f"{config.data}: {error}") from None
-        widths = ":".join(map(str, config.widths))
-        check_memory(
-            f"--widths {widths}", [config.widths[1]] * 2, BATCH_SIZE, dataset, 1 if config.scheduler else self.engine.slots
-        )
-        hypermodel = WidthHyperModel(*config.widths, input_shape=dataset.image_shape, classes=dataset.classes)
+        option, processes = f"--widths {':'.join(map(str, config.widths))}", 1 if config.scheduler else self.engine.slots
+        check_memory(option, [config.widths[1]] * 2, BATCH_SIZE, dataset, processes)
+        self.tuner.find_space()
+        space = self.tuner.oracle.hyperparameters.get_config()["space"]
+        run.know(data=summarize(self.data), workers=self.engine.slots, space=space, total=self.tuner.total)
+        if not run.before:
+            run.write_manifest()
+        run.console.print(setting(run.report))
+
+    def _make_tuner(self, dataset: Dataset, security: Security | None) -> Tuner:
+        from mnist_tuner.mnist import WidthHyperModel
+        from mnist_tuner.search.tuner import Tuner
+
+        config = self.run.config
         strategy: Any = config.strategy
-        self.tuner = Tuner(
-            hypermodel,
+        return Tuner(
+            WidthHyperModel(*config.widths, input_shape=dataset.image_shape, classes=dataset.classes),
             objective=OBJECTIVE,
             strategy=strategy,
             max_trials=config.trials,
@@ -223,161 +169,110 @@ class _Search:
             replicates=config.replicates,
             seed=config.seed,
             workers="auto" if config.workers is None else config.workers,
-            directory=self.folder / "study",
+            scheduler=config.scheduler,
+            security=security,
+            directory=self.run.folder / "study",
         )
-        self.tuner.find_space()
-        self.report = replace(
-            self.report,
-            data=summarize(self.data),
-            workers=self.engine.slots,
-            space=self.tuner.oracle.hyperparameters.get_config()["space"],
-            total=self.tuner.total,
-        )
-        if not self.before:
-            self.folder.write_manifest(self.report.to_dict())
-        self.console.print(setting(self.report))
 
-    def search(self) -> None:
+    def search(self, max_time: str | None) -> None:
         """Runs the trials."""
-        assert self.tuner is not None
+        run, tuner = self.run, self.tuner
         started = time.perf_counter()
-        self.seconds["start_s"] = started - self.began
-        with self.tuner.display(self.console, self.engine) as display:
-            display.trainings_afterwards = self.config.final_seeds
+        run.seconds["start_s"] = started - run.began
+        with tuner.display(run.console, self.engine) as display:
+            display.trainings_afterwards = run.config.final_seeds
             try:
-                self.tuner.search(self.data, max_time=self.max_time, engine=self.engine, observer=display)
+                tuner.search(self.data, max_time=max_time, engine=self.engine, observer=display)
             finally:
-                self.seconds["search_s"] = time.perf_counter() - started
+                run.seconds["search_s"] = time.perf_counter() - started
                 self.rate = display.trials_per_minute
-                trials = sorted(self.tuner.summaries.values(), key=lambda trial: trial.trial_id)
-                self.report = replace(self.report, trials=tuple(trials))
-        if not self.tuner.complete:
-            self.report = replace(self.report, stopped=f"after {self.max_time}; --resume goes on")
-        (self.folder.path / "study" / "trials.csv").replace(self.folder / "trials.csv")
-        best, recommended = self.report.best, self.report.recommended
+                trials = sorted(tuner.summaries.values(), key=lambda trial: trial.trial_id)
+                run.know(trials=tuple(trials))
+        if not tuner.complete:
+            run.know(stopped=f"after {max_time}; --resume goes on")
+        (run.folder.path / "study" / "trials.csv").replace(run.folder / "trials.csv")
+        best, recommended = run.report.best, run.report.recommended
         if best is None or recommended is None:
             reason = trials[0].reason if trials else "there was no time for one"
             raise RunError(f"no trial was completed: {reason}")
         wanted = {best.trial_id, recommended.trial_id, trials[0].trial_id}
-        self.report = replace(self.report, curves=read_curves(self.folder / "trials.csv", wanted))
+        run.know(curves=read_curves(run.folder / "trials.csv", wanted))
 
     def compare(self) -> None:
         """Trains the winner and the baseline anew, with seeds of their own, and judges them by the test images."""
-        assert self.tuner is not None
-        best = self.report.best
-        assert best is not None
+        run, config = self.run, self.run.config
         started = time.perf_counter()
-        config, dataset, baseline = self.config, self.data.dataset, (self.tuner.hypermodel.default,) * 2
-        nets = [units_of(best), baseline] if units_of(best) != baseline else [baseline]
+        best = run.report.best
+        assert best is not None
+        baseline = (self.tuner.hypermodel.default,) * 2
+        nets: list[tuple[int, ...]] = [units_of(best), baseline] if units_of(best) != baseline else [baseline]
         drawn = [replicate_seeds(config.seed, {"units": units, "final": True}, config.final_seeds) for units in nets]
         configs = [
             TrainConfig(epochs=config.epochs, batch_size=BATCH_SIZE, hidden=units, seed=seed, data=config.data)
             for units, seeds in zip(nets, drawn, strict=True)
             for seed in seeds
         ]
-        with status(self.console, "comparing winner and baseline ...") as line:
-            trainings = train_all(
+        with status(run.console, "comparing winner and baseline ...") as line:
+            trainings, looked = train_all(
                 self.engine,
-                self.folder / "trainings.jsonl",
+                run.folder / "trainings.jsonl",
                 configs,
-                model_path=self.folder / "model.keras",
-                listener=_Comparison(line),
+                model_path=run.folder / "model.keras",
+                observer=_Comparison(line, len(configs)),
             )
-        together = predictions(trainings)
-        predicted = together[0].reshape(len(nets), config.final_seeds, -1)
-        confidence = together[1].reshape(predicted.shape)
+        self._judge(nets, drawn, trainings)
+        run.know(looked_before=tuple("-".join(map(str, units)) for units in dict.fromkeys(looked) if units not in nets))
+        run.seconds["final_s"] = time.perf_counter() - started
+
+    def _judge(self, nets: list[tuple[int, ...]], drawn: list[tuple[int, ...]], trainings: Sequence[TrainingResult]) -> None:
+        """Compares the nets by their trainings: those of the first net, with the seeds drawn for it, then of the next."""
+        run, dataset, seeds = self.run, self.data.dataset, self.run.config.final_seeds
         labels = dataset.test_labels
-        parameters = [trainings[number * config.final_seeds].parameters for number in range(len(nets))]
+        predicted, confidence = predictions(trainings)
+        predicted, confidence = predicted.reshape(len(nets), seeds, -1), confidence.reshape(len(nets), seeds, -1)
+        parameters = [training.parameters for training in trainings[::seeds]]
         contestants = [
-            contestant("-".join(map(str, units)), units, size, seeds, labels, read)
-            for units, size, seeds, read in zip(nets, parameters, drawn, predicted, strict=True)
+            contestant("-".join(map(str, units)), units, size, chosen, labels, read)
+            for units, size, chosen, read in zip(nets, parameters, drawn, predicted, strict=True)
         ]
         comparison = None
         if len(nets) > 1:
             comparison = compare((contestants[0].name, contestants[1].name), labels, (predicted[0], predicted[1]))
-        loss = mean_loss(trainings[: config.final_seeds])
-        test = classification_report(labels, predicted[0], confidence[0], dataset.classes, loss)
-        looked = dict.fromkeys(trained_widths(self.folder / "trainings.jsonl"))
-        self.report = replace(
-            self.report,
-            looked_before=tuple("-".join(map(str, units)) for units in looked if units not in nets),
-            baseline=contestants[-1],
-            winner=contestants[0] if len(nets) > 1 else None,
-            comparison=comparison,
-            test=test,
-        )
-        self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
-        save_predictions(
-            self.folder,
-            labels=labels,
-            predicted=predicted,
-            confidence=confidence,
-            units=nets,
-            seeds=drawn,
-            mistakes=self.mistakes,
-        )
-        self.seconds["final_s"] = time.perf_counter() - started
+        test = classification_report(labels, predicted[0], confidence[0], dataset.classes, mean_loss(trainings[:seeds]))
+        winner = contestants[0] if len(nets) > 1 else None
+        run.know(baseline=contestants[-1], winner=winner, comparison=comparison, test=test)
+        run.keep_predictions(dataset, test, labels=labels, predicted=predicted, confidence=confidence, units=nets, seeds=drawn)
 
-    def finish(self, result_console: Console | None) -> None:
-        """Reports; what is kept with the run is written when it stands on the screen. Only then is the search finished."""
-        self._take_time()
-        report = replace(self.report, status="finished")
-        for part in result(report):
-            self.console.print(part)
-        self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
-        if result_console is not None:
-            result_console.print(result_line(report), soft_wrap=True)
-        atomic_write(self.folder / "report.txt", as_text([*heading(report), *result(report)], width=100))
-        keep_page(report, self.mistakes, self.config.command)
-        self.folder.write_manifest(report.to_dict())
-        self.report = report
+    def timing(self, trials: int | None = None) -> SearchTiming:
+        """How long it took so far, with so many trials; if it is only being reported again, how long it took then."""
+        run = self.run
+        before = run.before
+        if before.get("status") == "finished" and len(before["trials"]) == (len(run.report.trials) if trials is None else trials):
+            return SearchTiming(**before["timing"])
+        return SearchTiming(**run.seconds, total_s=time.perf_counter() - run.began, trials_per_minute=self.rate)
 
-    def _take_time(self) -> None:
-        timing = SearchTiming(**self.seconds, total_s=time.perf_counter() - self.began, trials_per_minute=self.rate)
-        if self.before.get("status") == "finished" and len(self.before["trials"]) == len(self.report.trials):
-            timing = SearchTiming(**self.before["timing"])  # it is only being reported again
-        self.report = replace(self.report, timing=timing)
+    def so_far(self) -> dict[str, Any]:
+        """The trials that have ended, before it was resumed if not since, and the time."""
+        trials = max(self.run.report.trials, tuple(Study.summaries(self.run.folder / "study", OBJECTIVE)), key=len)
+        return {"trials": trials} | ({"timing": self.timing(len(trials))} if "start_s" in self.run.seconds else {})
 
-    def give_up(self, error: BaseException, console: Console) -> None:
-        """Writes down how the search ended; after bad input there is nothing to keep. A full disk hides nothing of the error."""
-        if isinstance(error, InputError):
-            if self.before:
-                self.folder.write_manifest(self.before)
-                return
-            if not Study.summaries(self.folder / "study", OBJECTIVE):
-                self.folder.discard()
-                return
-        if self.report.status == "finished":  # all is written
-            return
-        interrupted = isinstance(error, KeyboardInterrupt)
-        if len(self.report.trials) < len(kept := Study.summaries(self.folder / "study", OBJECTIVE)):
-            self.report = replace(self.report, trials=tuple(kept))  # it was being resumed
-        if "start_s" in self.seconds:
-            self._take_time()
-        self.report = replace(
-            self.report,
-            status="interrupted" if interrupted else "failed",
-            error=None if interrupted else f"{error}" or type(error).__name__,
-        )
-        done = f": {len(self.report.trials)} trials are kept" if self.report.trials else ""
-        console.print(Text(f"{'Interrupted' if interrupted else 'Stopped'}{done}"), soft_wrap=True)
-        console.print(Text(f"Go on with: {command('search')} --resume {shlex.quote(str(self.folder.path))}"), soft_wrap=True)
-        try:
-            self.folder.write_manifest(self.report.to_dict())
-        except OSError:
-            return
-
-    def close(self) -> None:
-        """Ends the workers."""
-        self.engine.close()
+    def kept(self) -> str:
+        """The trials."""
+        trials = len(self.run.report.trials)
+        return f": {trials} trials are kept" if trials else ""
 
 
-class _Comparison(Listener):
+class _Comparison(Observer):
     """Shows how far the comparison is."""
 
-    def __init__(self, status: Status) -> None:
-        super().__init__()
-        self.status = status
+    def __init__(self, line: Status, total: int) -> None:
+        self.line, self.total, self.done = line, total, 0
+        self._show()
 
-    def on_change(self) -> None:
-        self.status.update(f"comparing winner and baseline: training {self.done} of {self.total} is done ...")
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """One more is done."""
+        self.done += 1
+        self._show()
+
+    def _show(self) -> None:
+        self.line.update(f"comparing winner and baseline: training {self.done} of {self.total} is done ...")

@@ -7,120 +7,136 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.text import Text
 
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
+from mnist_tuner.mnist.baseline import check_memory
+from mnist_tuner.mnist.data import data_module, timed_load
 from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import load_drawing
-from mnist_tuner.reports.report import Repeated, Training, classification_report
+from mnist_tuner.reports.report import Repeated, RunReport, Training, classification_report, summarize
 from mnist_tuner.reports.statistics import accuracy_interval
-from mnist_tuner.runner.session import check_memory, summarize, timed_load
-from mnist_tuner.runner.training import Run
-from mnist_tuner.runner.trainings import Judged, Listener, Trainings, data_module, mean_loss, predictions, train_all
+from mnist_tuner.runner.session import Session, Steps
+from mnist_tuner.runner.trainings import mean_loss, predictions, train_all
+from mnist_tuner.search.trial import Observer, TrialSummary
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
     from mnist_tuner.search.engine import Engine
 
 
-class SeveralSeeds(Run):
-    """The steps of such a run. TensorFlow is loaded in the workers alone."""
+class SeveralSeeds(Steps):
+    """The steps of a run with several seeds. TensorFlow is loaded in the workers alone."""
 
-    engine: Engine | None = None
-    done: int = 0
+    def __init__(self, run: Session[TrainConfig, RunReport]) -> None:
+        self.run = run
+        self.progress = _Progress(run.console, run.config)
 
     def load(self) -> None:
         """Starts the workers, while the data is read."""
         from mnist_tuner.search.loading import prepare_forking
 
+        run, config = self.run, self.run.config
         started = time.perf_counter()
         prepare_forking()
-        with status(self.console, "starting the workers ..."), ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(timed_load, self.config)
+        with status(run.console, "starting the workers ..."), ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(timed_load, config)
             from dask.system import CPU_COUNT
 
             from mnist_tuner.search.dask_engine import DaskEngine
 
-            self.engine = DaskEngine(min(self.config.seeds, CPU_COUNT))
-            self.dataset, self.seconds["data_s"] = reading.result()
-        config, dataset = self.config, self.dataset
-        self.data = data_module(config, dataset)
-        if len(dataset.test_labels) < 2:
-            raise InputError(f"{dataset.name}: one test image: --seeds needs two or more")
+            self.engine: Engine = DaskEngine(min(config.seeds, CPU_COUNT))
+            run.stack.callback(self.engine.close)
+            self.dataset, run.seconds["data_s"] = reading.result()
+        data = data_module(config, self.dataset)
+        if len(self.dataset.test_labels) < 2:
+            raise InputError(f"{self.dataset.name}: one test image: --seeds needs two or more")
         option = f"--hidden {','.join(map(str, config.hidden))}"
-        check_memory(option, config.hidden, config.batch_size, dataset, self.engine.slots)
-        summary = summarize(self.data)
-        self.check_same_data(summary)
-        self.report = replace(self.report, data=summary, workers=self.engine.slots)
-        self.folder.write_manifest(self.report.to_dict())
-        self.console.print(rendering.setting(self.report, summary))
-        self.engine.begin(Trainings((self.data,)))
-        self.seconds["import_s"] = time.perf_counter() - started
+        check_memory(option, config.hidden, config.batch_size, self.dataset, self.engine.slots)
+        summary = summarize(data)
+        run.check_same_data(summary)
+        run.know(data=summary, workers=self.engine.slots)
+        run.write_manifest()
+        run.console.print(rendering.setting(run.report, summary))
+        self.engine.begin(data)
+        run.seconds["import_s"] = time.perf_counter() - started
 
     def train(self) -> None:
         """Trains and tests, once for each seed."""
-        assert self.engine is not None
-        config = self.config
+        run, config = self.run, self.run.config
         started = time.perf_counter()
-        with status(self.console, "training ...") as line:
-            self.trainings = train_all(
+        with status(run.console, "training ...") as line:
+            self.progress.begin(line)
+            self.trainings, _ = train_all(
                 self.engine,
-                self.folder / "trainings.jsonl",
+                run.folder / "trainings.jsonl",
                 [replace(config, seed=config.seed + number) for number in range(config.seeds)],
-                model_path=self.folder / "model.keras",
-                listener=_Lines(self, line),
+                model_path=run.folder / "model.keras",
+                observer=self.progress,
             )
-        self.seconds["fit_s"] = time.perf_counter() - started
+        run.seconds["fit_s"] = time.perf_counter() - started
 
     def test(self) -> None:
         """Puts the trainings' results together."""
-        dataset, trainings = self.dataset, self.trainings
+        trainings = self.trainings
         predicted, confidence = predictions(trainings)
-        labels = dataset.test_labels[: predicted.shape[1]]
-        self.report = replace(
-            self.report,
-            parameters=trainings[0].parameters,
-            test=classification_report(labels, predicted, confidence, dataset.classes, mean_loss(trainings)),
-            seeds=Repeated(
-                tuple(Training(each.seed, each.accuracy, each.loss, each.seconds, each.epochs) for each in trainings),
-                accuracy_interval(predicted == labels),
-            ),
-        )
-        self.keep(labels, predicted=predicted, confidence=confidence, seeds=[training.seed for training in trainings])
-
-    def close(self) -> None:
-        """Ends the workers."""
-        if self.engine is not None:
-            self.engine.close()
+        labels = self.dataset.test_labels[: predicted.shape[1]]
+        test = classification_report(labels, predicted, confidence, self.dataset.classes, mean_loss(trainings))
+        each = tuple(Training(one.seed, one.accuracy, one.loss, one.seconds, one.epochs) for one in trainings)
+        repeated = Repeated(each, accuracy_interval(predicted == labels))
+        self.run.know(parameters=trainings[0].parameters, test=test, seeds=repeated)
+        seeds = [one.seed for one in trainings]
+        self.run.keep_predictions(self.dataset, test, labels=labels, predicted=predicted, confidence=confidence, seeds=seeds)
 
     def kept(self) -> str:
-        """What an interruption leaves."""
-        return f"; {self.done} training{'s are' if self.done > 1 else ' is'} kept" if self.done else ""
+        """The trainings."""
+        done = self.progress.done
+        return f"; {done} training{'s are' if done > 1 else ' is'} kept" if done else ""
 
 
-class _Lines(Listener):
-    """Prints a line for each training, and shows how far they are."""
+class _Progress(Observer):
+    """Prints a line for each training, and shows how far they are.
 
-    def __init__(self, run: SeveralSeeds, status: Status) -> None:
-        super().__init__()
-        self.run, self.status = run, status
-        self.began = time.monotonic()
-        self.found: int | None = None
+    Attributes:
+        done: trainings, those of the journal included.
+    """
 
-    def on_training_ended(self, judged: Judged) -> None:
-        self.run.done = self.done
-        load_drawing()
-        line = f"seed {judged.seed}: test accuracy {judged.accuracy:.2%}, {judged.seconds:.1f} s"
-        self.run.console.print(Text(f"{self.done} of {self.total}  {line}"))
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self.console, self.total, self.epochs = console, config.seeds, config.epochs
+        self.done = self.restored = 0
+        self.running: dict[str, int] = {}
 
-    def on_change(self) -> None:
-        self.run.done = self.done
-        if self.found is None:
-            self.found = self.done
-        epochs = self.run.config.epochs
-        fresh = (self.done - self.found) * epochs + sum(self.epochs.values())
+    def begin(self, line: Status) -> None:
+        """The trainings begin; the line shows how far they are."""
+        self.line, self.began = line, time.monotonic()
+        self._show()
+
+    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
+        """How far it is."""
+        self.running[trial_id] = epoch
+        self._show()
+
+    def on_trial_again(self, trial_id: str, reason: str) -> None:
+        """It begins anew."""
+        self.running.pop(trial_id, None)
+
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """One is done."""
+        self.running.pop(summary.trial_id, None)
+        self.done += 1
+        self.restored += restored
+        if not restored:
+            load_drawing()
+            line = f"seed {summary.seeds[0]}: test accuracy {summary.scores[0]:.2%}, {summary.seconds:.1f} s"
+            self.console.print(Text(f"{self.done} of {self.total}  {line}"))
+        self._show()
+
+    def _show(self) -> None:
+        fresh = (self.done - self.restored) * self.epochs + sum(self.running.values())
         text = f"{self.done} of {self.total} trainings"
         if fresh:
-            left = (self.total - self.found) * epochs - fresh
+            left = (self.total - self.restored) * self.epochs - fresh
             text += f", about {(time.monotonic() - self.began) / fresh * left:.0f} s left"
-        self.status.update(text)
+        self.line.update(text)

@@ -1,135 +1,234 @@
-"""What a run stands on: versions, data, memory; and its report as plain text."""
+"""A run of a command while it is at work: its folder, what is known of it so far, and how it ends."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from mnist_tuner._version import __version__
-from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.config import SearchConfig, TrainConfig, write_options
 from mnist_tuner.errors import InputError
-from mnist_tuner.reports.report import DataSummary
+from mnist_tuner.mnist.data import Dataset, check_data
+from mnist_tuner.render.page import keep_page
+from mnist_tuner.render.run import as_text, headline
+from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
+from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.stored import save_predictions
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.trainer.files import atomic_write
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-    from mnist_tuner.mnist.data import Dataset, MNISTDataModule
+Config = TypeVar("Config", TrainConfig, SearchConfig)
+Report = TypeVar("Report", RunReport, SearchReport)
 
 
-def versions_of(*packages: str) -> dict[str, str]:
-    """The project's version, the packages' and Python's."""
-    versions = {name.replace("-", "_"): version(name) for name in packages}
-    return {"mnist_tuner": __version__, **versions, "python": platform.python_version()}
+class Steps:
+    """What a command does in its session, as far as an early end asks for it; override what is wanted."""
+
+    goes_on_after_failure: ClassVar[bool] = False
+    """Whether it is worth going on after a failure, as after an interruption: then it is said how."""
+
+    def so_far(self) -> dict[str, Any]:
+        """The report's fields that are known only in part."""
+        return {}
+
+    def kept(self) -> str:
+        """What can be gone on with: the end of a sentence."""
+        return ""
 
 
-def command(name: str) -> str:
-    """How a person calls a command: the script that was started, where it was one."""
-    script = os.environ.get("MNIST_TUNER_SCRIPT")
-    return shlex.quote(script) if script else f"mnist-tuner {name}"
+@dataclass
+class Session(Generic[Config, Report]):
+    """A run at work; see `session`.
 
-
-def available_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_data(config: TrainConfig | SearchConfig) -> None:
-    """Refuses data that does not exist, before anything is loaded.
-
-    Raises:
-        InputError: there is none.
-    """
-    if config.data is not None and not config.data.is_dir() and not (config.data.suffix == ".npz" and config.data.is_file()):
-        raise InputError(f"--data {config.data}: no such folder, nor an .npz file")
-    if config.classes is not None and not config.classes.is_file():
-        raise InputError(f"--classes {config.classes}: no such file")
-
-
-def timed_load(config: TrainConfig | SearchConfig) -> tuple[Dataset, float]:
-    """The data, and the seconds that reading it took."""
-    began = time.perf_counter()
-    from mnist_tuner.mnist.data import load_dataset
-
-    return load_dataset(config.data, config.classes), time.perf_counter() - began
-
-
-def summarize(data: MNISTDataModule) -> DataSummary:
-    """What the report says of the data."""
-    dataset = data.dataset
-    return DataSummary(
-        name=dataset.name,
-        train=len(data.train_indices),
-        validation=len(data.val_indices),
-        test=len(dataset.test_labels),
-        image_shape=dataset.image_shape,
-        classes=dataset.classes,
-        sha256=dataset.sha256,
-        class_names=dataset.class_names,
-    )
-
-
-def save_predictions(folder: RunDirectory, **arrays: npt.ArrayLike) -> None:
-    """Writes ``test_predictions.npz``.
-
-    Args:
+    Attributes:
+        command: "train" or "search".
+        config: the options.
         folder: the run's.
-        arrays: by name.
-
-    Raises:
-        OSError: it could not be written.
+        before: its manifest as it was, where the run is resumed; else empty.
+        report: what is known so far.
+        screen: the person's.
+        quiet: whether just the result is wanted there.
+        console: where all else is told; where that is not wanted, nowhere.
+        began: when the process began, by ``time.perf_counter()``.
+        steps: of the command; set before the first of them.
+        seconds: what has been measured, by its name in the report's timing.
+        mistakes: the images of the report's mistakes, uint8 ``(mistakes, height, width)``, once it has been tested.
+        stack: of what is to be closed at the end.
     """
-    import numpy as np
 
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]  # its only other argument has a name that nobody gives
-    atomic_write(folder / "test_predictions.npz", content.getvalue())
+    command: str
+    config: Config
+    folder: RunDirectory
+    before: dict[str, Any]
+    report: Report
+    screen: Console
+    quiet: bool
+    began: float
+    steps: Steps = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+    mistakes: npt.NDArray[np.uint8] | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
 
+    def __post_init__(self) -> None:
+        self.console = Console(file=io.StringIO(), force_jupyter=False) if self.quiet else self.screen
 
-def check_memory(option: str, hidden: Sequence[int], batch_size: int, dataset: Dataset, processes: int = 1) -> None:
-    """Refuses a model that cannot fit, before the machine begins to swap.
+    def know(self, **fields: Any) -> None:
+        """Puts something into the report."""
+        self.report = replace(self.report, **fields)
 
-    Args:
-        option: by which the widths were given.
-        hidden: the hidden layers' widths.
-        batch_size: images per optimizer step.
-        dataset: what it is trained on.
-        processes: that train such a model at the same time.
+    def write_manifest(self) -> None:
+        """Writes ``run.json``: the report as it is."""
+        self.folder.write_manifest(self.report.to_dict())
 
-    Raises:
-        InputError: it needs more than the machine has.
-    """
-    widths = [math.prod(dataset.image_shape), *hidden, dataset.classes]
-    parameters = sum((a + 1) * b for a, b in pairwise(widths))
-    # float32: weights, gradients, Adam's two moments and a copy to save; for each image its activations and their gradients
-    needed = processes * (20 * parameters + 12 * batch_size * sum(widths))
-    if hasattr(os, "sysconf") and needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-        raise InputError(
-            f"{option} makes {parameters:,} parameters, which with a batch size of {batch_size} need {needed / 2**30:,.0f} GiB "
-            f"to train{f' in {processes} processes' if processes > 1 else ''}; this machine has {there / 2**30:,.0f} GiB"
+    def write_options(self) -> None:
+        """Writes ``config.toml``."""
+        atomic_write(self.folder / "config.toml", write_options(self.command, self.config.to_dict()))
+
+    def check_same_data(self, data: DataSummary) -> None:
+        """A run goes on with the data that it began with.
+
+        Raises:
+            InputError: it has changed, or the manifest is damaged.
+        """
+        before = self.before.get("data") or {}
+        if not isinstance(before, dict) or not isinstance(before.get("sha256", {}), dict):
+            raise InputError(f"{self.folder / 'run.json'}: damaged: data is no object")
+        for name, digest in before.get("sha256", {}).items():
+            if data.sha256.get(name) != digest:
+                raise InputError(f"{self.folder.path}: the run began with other data: {name} has changed")
+        if before.get("classes", data.classes) != data.classes:
+            raise InputError(
+                f"{self.folder.path}: the run began with {before['classes']} classes, and now there are {data.classes}"
+            )
+
+    def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: Any) -> None:
+        """Writes ``test_predictions.npz``: these arrays, and the images of the mistakes."""
+        self.mistakes = dataset.test_images[[mistake.index for mistake in test.mistakes]]
+        save_predictions(self.folder, **arrays, mistakes=self.mistakes)
+
+    def finish(
+        self, report: Report, shown: Sequence[RenderableType], line: Text, whole: Sequence[RenderableType], width: int = 80
+    ) -> None:
+        """Reports; what is kept with the run is written when it stands on the screen. Only then is the run finished.
+
+        Args:
+            report: the whole of it, with the status "finished".
+            shown: what is printed.
+            line: all that is printed if it is quiet.
+            whole: what is kept as ``report.txt``.
+            width: its columns.
+        """
+        for part in shown:
+            self.console.print(part)
+        self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
+        if self.quiet:
+            self.screen.print(line, soft_wrap=True)
+        atomic_write(self.folder / "report.txt", as_text(whole, width))
+        keep_page(report, self.mistakes, self.config.command)
+        self.folder.write_manifest(report.to_dict())
+        self.report = report
+
+    def give_up(self, error: BaseException) -> None:
+        """Writes down how the run ended; after bad input there is nothing to keep, but for trials. A full disk hides nothing."""
+        if isinstance(error, InputError):
+            if self.before:
+                self.folder.write_manifest(self.before)
+                return
+            if not getattr(self.report, "trials", ()):
+                self.folder.discard()
+                return
+        if self.report.status == "finished":  # all is written
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.know(
+            **self.steps.so_far(),
+            status="interrupted" if interrupted else "failed",
+            error=None if interrupted else f"{error}" or type(error).__name__,
         )
+        with suppress(OSError):
+            self.write_manifest()
+        if interrupted or self.steps.goes_on_after_failure:
+            self.screen.print(Text(f"{'Interrupted' if interrupted else 'Stopped'}{self.steps.kept()}"), soft_wrap=True)
+            if not getattr(self.config, "fast_dev_run", False):
+                script = os.environ.get("MNIST_TUNER_SCRIPT")  # that was started, where it was one
+                command = shlex.quote(script) if script else f"mnist-tuner {self.command}"
+                go_on = f"Go on with: {command} --resume {shlex.quote(str(self.folder.path))}"
+                self.screen.print(Text(go_on), soft_wrap=True)
 
 
-def as_text(parts: Sequence[RenderableType], width: int = 80) -> str:
-    """What these look like as plain text.
+@contextmanager
+def session(
+    config: Config,
+    begin: Callable[..., Report],
+    name: str,
+    packages: Sequence[str],
+    *,
+    console: Console | None,
+    resume: Path | None,
+    quiet: bool,
+    began: float | None,
+    at_end: Callable[[Report], None],
+) -> Iterator[Session[Config, Report]]:
+    """Opens a run's folder, locked, for the block; writes down how the block ended.
 
     Args:
-        parts: one below the other.
-        width: columns.
+        config: the options.
+        begin: makes the first report of what all reports have: status, folder, seed, options, device, versions.
+        name: of the run, in its folder's name.
+        packages: whose versions are reported, besides the project's and Python's.
+        console, resume, quiet, began, at_end: as in `train`.
+
+    Raises:
+        InputError: the data does not exist, or the folder cannot be made, is no run's, or has another process at work in it.
     """
-    file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=False, color_system=None, force_jupyter=False)
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    began = time.perf_counter() if began is None else began
+    check_data(config)
+    command = "train" if isinstance(config, TrainConfig) else "search"
+    known = {package.replace("-", "_"): version(package) for package in packages}
+    versions = {"mnist_tuner": __version__, **known, "python": platform.python_version()}
+    before: dict[str, Any] = {}
+    screen = console or Console()
+    if not quiet:
+        screen.print(headline(versions))
+    if resume is None:
+        folder = RunDirectory.create(config.output, command, name)
+    else:
+        folder, before = RunDirectory.open(resume)
+    folder.lock()
+    report = begin(
+        status="running",
+        run_dir=str(folder.path),
+        seed=config.seed,
+        config=config.to_dict(),
+        device=f"CPU ({os.cpu_count()} cores)",
+        versions=versions,
+    )
+    folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+    run = Session(command, config, folder, before, report, screen, quiet, began)
+    try:
+        yield run
+    except BaseException as error:
+        run.give_up(error)
+        if not isinstance(error, InputError):
+            at_end(run.report)
+        raise
+    finally:
+        run.stack.close()
+        folder.unlock()
+    at_end(run.report)

@@ -1,4 +1,4 @@
-"""Trainings of the baseline's kind with several seeds: each in a worker, judged by the test images, kept in a journal."""
+"""Trainings of the baseline with several seeds: each in a worker, tested there, and kept in a journal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mnist_tuner.config import TrainConfig, options_of
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News
+from mnist_tuner.mnist.baseline import build, judge, judging_module
+from mnist_tuner.mnist.data import MNISTDataModule, data_module
+from mnist_tuner.runs import finite
+from mnist_tuner.search.engine import Done, Engine, Failed, Pump
+from mnist_tuner.search.experiment import Experiment, put_back
 from mnist_tuner.search.journal import Journal
+from mnist_tuner.search.trial import Observer, Reporter, TrialSummary
 from mnist_tuner.trainer.files import atomic_write
 
 if TYPE_CHECKING:
@@ -23,12 +29,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mnist_tuner.mnist.data import Dataset, MNISTDataModule
+    from mnist_tuner.mnist.data import Dataset
     from mnist_tuner.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Judged:
+class TrainingResult:
     """A net that was trained, and what it made of the test images.
 
     Attributes:
@@ -53,6 +59,11 @@ class Judged:
     confidence: bytes
     model: bytes = b""
 
+    def summary(self, name: str, worker: str = "") -> TrialSummary:
+        """It in short, as an observer hears of it: with the accuracy on the test images as its score."""
+        scores, epochs = (self.accuracy,), len(self.epochs)
+        return TrialSummary(name, {}, "completed", (self.seed,), scores, epochs, self.parameters, self.seconds, worker, None)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; the model is kept in a file of its own."""
         return {
@@ -63,7 +74,7 @@ class Judged:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Judged:
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingResult:
         """What `to_json` gave.
 
         Raises:
@@ -78,20 +89,8 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Trainings:
-    """What trainings in workers are about: stands where a search has its experiment.
-
-    Attributes:
-        arguments: the data module, as in the search's.
-    """
-
-    arguments: tuple[MNISTDataModule]
-    makes_models: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
 class TrainingSpec:
-    """A net to train and to judge.
+    """A net to train and to test.
 
     Attributes:
         config: the options, its seed among them.
@@ -103,17 +102,18 @@ class TrainingSpec:
     leaves_models: ClassVar[bool] = False
     """The model is kept for the next seed's training: nothing of it is to be forgotten."""
 
-    def run(self, experiment: Any, report: Callable[[dict[str, Any]], None]) -> Judged:
-        """Trains and judges, in a worker."""
+    def run(self, experiment: Experiment | MNISTDataModule, report: Reporter) -> TrainingResult:
+        """Trains and tests, in a worker, on the data that stands at the beginning of the experiment."""
         from keras.src.saving import saving_lib  # keras.saving.save_model takes a path only
 
         from mnist_tuner.trainer import EarlyStopping, Trainer
 
         began = time.perf_counter()
-        config, dataset = self.config, experiment.arguments[0].dataset
+        config = self.config
+        dataset = (experiment.arguments[0] if isinstance(experiment, Experiment) else experiment).dataset
         data = data_module(config, dataset)
         kept = _kept_for(config, dataset)
-        history = history_callback(lambda epoch: report({"epoch": epoch}))
+        history = history_callback(lambda epoch: report({"replicate": 0, "epoch": epoch, "value": None}))
         patience = config.early_stopping
         trainer = Trainer(
             max_epochs=config.epochs,
@@ -130,12 +130,12 @@ class TrainingSpec:
         content = io.BytesIO()
         if self.keeps_model:
             saving_lib.save_model(kept.model, content)
-        return Judged(
+        return TrainingResult(
             config.seed,
             float((predicted == dataset.test_labels[: len(predicted)]).mean()),
-            _finite(loss),
+            finite(loss),
             kept.model.count_params(),
-            tuple({name: _finite(value) for name, value in epoch.items()} for epoch in history.epochs),
+            tuple(finite(history.epochs)),
             round(time.perf_counter() - began, 3),
             predicted.tobytes(),
             probabilities.max(axis=1).tobytes(),
@@ -143,74 +143,10 @@ class TrainingSpec:
         )
 
 
-def _finite(value: float | None) -> float | None:
-    """What JSON can hold."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def mean_loss(trainings: Sequence[Judged]) -> float | None:
+def mean_loss(trainings: Sequence[TrainingResult]) -> float | None:
     """The mean of the trainings' losses; None where one is not finite."""
     losses = [training.loss for training in trainings if training.loss is not None]
     return math.fsum(losses) / len(losses) if len(losses) == len(trainings) else None
-
-
-def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float]:
-    """Measures a model on the test images, in one pass: `Trainer.test` and `predict` after each other trace two graphs.
-
-    Args:
-        trainer: which has trained it.
-        module: the model's `judging_module`.
-        data: with the test images.
-
-    Returns:
-        The class that each image was read as, uint8 ``(n,)``; the softmax of the logits, float32 ``(n, classes)``; the mean loss.
-    """
-    import numpy as np
-
-    outputs = trainer.predict(module, datamodule=data)
-    own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    return own.argmax(axis=1).astype(np.uint8), probabilities, float(module.model.get_metrics_result()["loss"])
-
-
-def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
-    """The data as the options want it.
-
-    Raises:
-        InputError: they do not fit the data.
-    """
-    from mnist_tuner.mnist.data import MNISTDataModule
-
-    try:
-        return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
-    except InputError as error:
-        raise InputError("--" + str(error).replace("_", "-")) from None
-
-
-def build(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The model that the options want, with its first weights."""
-    from mnist_tuner.mnist import build_baseline
-
-    return build_baseline(
-        config.hidden,
-        input_shape=dataset.image_shape,
-        classes=dataset.classes,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        precision=config.precision,
-    )
-
-
-def judging_module(model: keras.Model) -> Any:
-    """A module that predicts with the probabilities beside the model's own outputs, and counts the loss as Keras's test does."""
-    from mnist_tuner.mnist import class_probabilities
-    from mnist_tuner.trainer import KerasModule
-
-    class Judge(KerasModule):
-        def predict_step(self, batch: Any, batch_idx: Any, dataloader_idx: int = 0) -> Any:
-            self.model.test_step(batch)
-            return class_probabilities(self.model, batch[0])
-
-    return Judge(model)
 
 
 def history_callback(heard: Callable[[int], None] = lambda epoch: None) -> Any:
@@ -264,133 +200,66 @@ def _kept_for(config: TrainConfig, dataset: Dataset) -> _Kept:
 
     model = build(config, dataset)
     key = f"{config.hidden} {dataset.image_shape} {dataset.classes} {config.learning_rate} {config.precision}"
-    if not _kept or _kept[0].key != key:
+    if not _kept or _kept[0].key != key or not put_back(_kept[0].model, model):
         _kept[:] = [_Kept(key, model, KerasModule(model), judging_module(model))]
-        return _kept[0]
-    kept = _kept[0]
-    for old, new in zip(_variables(kept.model), _variables(model), strict=True):
-        old.assign(new)
-    return kept
-
-
-def _variables(model: keras.Model) -> list[Any]:
-    model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables]
-
-
-@dataclass
-class Listener:
-    """Who hears of the trainings; all its methods may be overridden.
-
-    Attributes:
-        done: how many are done, those found in the journal included.
-        total: how many there are to be.
-    """
-
-    done: int = 0
-    total: int = 0
-    epochs: dict[str, int] = field(default_factory=dict)
-
-    def on_training_ended(self, judged: Judged) -> None:
-        """One is done."""
-
-    def on_change(self) -> None:
-        """There is something new to show."""
+    return _kept[0]
 
 
 def train_all(
-    engine: Engine,
-    path: Path,
-    configs: Sequence[TrainConfig],
-    *,
-    model_path: Path,
-    listener: Listener | None = None,
-) -> list[Judged]:
-    """Trains and judges a net for each configuration, in workers.
+    engine: Engine, path: Path, configs: Sequence[TrainConfig], *, model_path: Path, observer: Observer
+) -> tuple[list[TrainingResult], list[tuple[int, ...]]]:
+    """Trains and tests a net for each configuration, in workers.
 
     Args:
-        engine: where; a search's experiment or `Trainings` have begun in it.
+        engine: where; a search's experiment or the data module has been begun with.
         path: the journal in which results are kept, so that none is made twice.
         configs: no two alike; the first one's model is kept.
         model_path: where: a ``.keras`` file.
-        listener: hears of them.
+        observer: hears of them as of trials.
 
     Returns:
-        What came of each.
+        What came of each, and the widths of all nets that the journal has trainings of, in its order.
 
     Raises:
         InputError: the journal is damaged.
         RunError: a training failed twice, or there is nothing left to run it on.
         OSError: a result could not be written.
     """
-    listener = listener or Listener()
-    journal = Journal(path) if path.exists() else Journal.create(path, {"kept": "trainings"})
-    try:
-        known: dict[str, Judged] = {}
+    with closing(Journal(path) if path.exists() else Journal.create(path, {"kept": "trainings"})) as journal:
+        known: dict[str, TrainingResult] = {}
         owner = ""
         for entry in journal.entries():
             try:
-                known[entry["of"]] = Judged.from_json(entry)
+                known[entry["of"]] = TrainingResult.from_json(entry)
                 owner = entry["of"] if entry["model"] else owner
             except (KeyError, TypeError, ValueError):
                 raise InputError(f"{path}: damaged: an entry is no training's result") from None
         places = [_place(config) for config in configs]
-        specs = {
-            place: TrainingSpec(config, number == 0)
-            for number, (place, config) in enumerate(zip(places, configs, strict=True))
-            if place not in known or (number == 0 and not (place == owner and model_path.exists()))
-        }
-        listener.total, listener.done = len(places), len(places) - len(specs)
-        listener.on_change()
-        for place, judged in _run(engine, specs, listener):
-            if judged.model:
-                atomic_write(model_path, judged.model)
-            if place not in known or judged.model:
-                journal.append({"of": place, "model": bool(judged.model), **judged.to_json()})
-            known[place] = judged
-            listener.done += 1
-            listener.on_training_ended(judged)
-            listener.on_change()
-        return [known[place] for place in places]
-    finally:
-        journal.close()
+        waiting = []
+        for number, place in enumerate(places):
+            if place in known and (number > 0 or (place == owner and model_path.exists())):
+                observer.on_trial_ended(known[place].summary(f"training-{number}"), restored=True)
+            else:
+                waiting.append(number)
 
+        def keep(name: str, event: Done | Failed) -> None:
+            if isinstance(event, Failed):
+                raise RunError(f"a training failed twice: {event.reason}")
+            place, result = places[int(name.removeprefix("training-"))], event.result
+            if result.model:
+                atomic_write(model_path, result.model)
+            if place not in known or result.model:
+                journal.append({"of": place, "model": bool(result.model), **result.to_json()})
+            known[place] = result
+            observer.on_trial_ended(result.summary(name, event.worker), restored=False)
 
-def _run(engine: Engine, specs: Mapping[str, TrainingSpec], listener: Listener) -> Iterator[tuple[str, Judged]]:
-    """Has the engine do them, in order, as many at a time as it has room for; gives each one's place and result."""
-    waiting = list(specs)
-    number = {place: index for index, place in enumerate(waiting)}
-    attempts = dict.fromkeys(waiting, 0)
-    running: dict[str, str] = {}
-    finished: list[tuple[str, Judged]] = []
-    reason = ""
-
-    def handle(event: Event) -> None:
-        nonlocal reason
-        match event:
-            case News():
-                listener.epochs[event.key] = event.content["epoch"]
-                listener.on_change()
-            case Done():
-                listener.epochs.pop(event.key, None)
-                finished.append((running.pop(event.key), event.result))
-            case Failed():
-                listener.epochs.pop(event.key, None)
-                waiting.insert(0, running.pop(event.key))
-                reason = event.reason
-
-    while waiting or running:
-        while waiting and len(running) < engine.slots:
-            place = waiting.pop(0)
-            attempts[place] += 1
-            if attempts[place] > ATTEMPTS:
-                raise RunError(f"a training failed twice: {reason}")
-            key = f"training-{number[place]}-{attempts[place]}"
-            running[key] = place
-            engine.submit(key, specs[place])
-        engine.wait(handle, TICK)
-        yield from finished
-        finished.clear()
+        pump = Pump(engine, observer, keep)
+        while waiting or pump.running:
+            while waiting and pump.free > 0:
+                number = waiting.pop(0)
+                pump.start(f"training-{number}", TrainingSpec(configs[number], keeps_model=number == 0))
+            pump.wait()
+        return [known[place] for place in places], [tuple(json.loads(place)["hidden"]) for place in known]
 
 
 def _place(config: TrainConfig) -> str:
@@ -400,16 +269,7 @@ def _place(config: TrainConfig) -> str:
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
-def trained_widths(path: Path) -> list[tuple[int, ...]]:
-    """The widths of the nets of which a journal has trainings, in its order."""
-    journal = Journal(path)
-    try:
-        return [tuple(json.loads(entry["of"])["hidden"]) for entry in journal.entries()]
-    finally:
-        journal.close()
-
-
-def predictions(trainings: Sequence[Judged]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def predictions(trainings: Sequence[TrainingResult]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """The classes that each training's net read, uint8, and how sure it was, float32; both ``(trainings, n)``."""
     import numpy as np
 

@@ -93,7 +93,7 @@ def _judge(
     saved: Saved, model: keras.Model, data: Any, dataset: Dataset
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
     """What the model makes of the test images: classes, probabilities, mean loss."""
-    from mnist_tuner.runner.trainings import judge, judging_module
+    from mnist_tuner.mnist.baseline import judge, judging_module
     from mnist_tuner.saved.model import read_images, with_preprocessing
     from mnist_tuner.trainer import Trainer
 

@@ -6,11 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.driver import Observer
-    from mnist_tuner.search.trial import TrialSummary
+    from mnist_tuner.search.trial import Observer, TrialSummary
     from mnist_tuner.search.tuner import Tuner
 
-_HOMES = {"Observer": "driver", "TrialSummary": "trial", "Tuner": "tuner"}
+_HOMES = {"Observer": "trial", "TrialSummary": "trial", "Tuner": "tuner"}
 
 __all__ = ["Observer", "TrialSummary", "Tuner"]
 

@@ -25,8 +25,7 @@ from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, News, Spec, Started, Subject, is_full_disk
-from mnist_tuner.search.experiment import last_line
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, Reported, Spec, Started, is_full_disk, last_line
 from mnist_tuner.search.loading import FORKED, prepare_forking
 from mnist_tuner.search.worker import ExperimentPlugin, work
 
@@ -137,7 +136,7 @@ class DaskEngine:
             preload=["mnist_tuner.search.worker"],
         )
 
-    def begin(self, experiment: Subject) -> None:
+    def begin(self, experiment: Any) -> None:
         """Sends the experiment to the workers, those to come included.
 
         Raises:
@@ -208,8 +207,8 @@ class DaskEngine:
                     continue
                 handle(outcome)
                 return
-            if "news" in event:
-                handle(News(key, event["news"]))
+            if "reported" in event:
+                handle(Reported(key, event["reported"]))
                 continue
             self._given[key].starts.append(event["worker"])
             if len(self._given[key].starts) > MOST_STARTS:
@@ -223,7 +222,7 @@ class DaskEngine:
         given = self._given.pop(key)
         future, worker = given.future, (given.starts or [""])[-1]
         try:
-            result, worker, tired = future.result()
+            result, worker, has_grown = future.result()
         except KilledWorker as error:
             if error.last_worker.address in given.starts or given.waits == MOST_WAITS:
                 return Failed(key, LOST, worker)
@@ -238,7 +237,7 @@ class DaskEngine:
             return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
         finally:
             future.release()
-        if tired and self._own_workers:
+        if has_grown and self._own_workers:
             with suppress(Exception):  # one without a nanny cannot be
                 self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
         return Done(key, result, worker)
@@ -281,11 +280,11 @@ def _light_main() -> Iterator[None]:
     """Keeps the workers from importing the program's main module again, as Python's multiprocessing does.
 
     It would cost what that module imports, and would run a script that does not ask for ``__name__``. What they need of it comes
-    to them by value.
+    to them by value. A package's main module is one that Python leaves alone.
     """
     main = sys.modules["__main__"]
     before = getattr(main, "__spec__", None)
-    main.__spec__ = importlib.util.find_spec("mnist_tuner.search.spawned")
+    main.__spec__ = importlib.util.find_spec("mnist_tuner.__main__")
     try:
         yield
     finally:

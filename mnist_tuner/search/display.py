@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.search.driver import Observer
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import Observer, TrialSummary, hyperparameter_names, ranked, score_text
+from mnist_tuner.trainer.duration import duration_text
 from mnist_tuner.trainer.live import Place, open_place
 
 REFRESH_SECONDS = 0.25
@@ -21,28 +21,6 @@ REFRESH_SECONDS = 0.25
 MOST_ROWS = 20
 OVERHEAD_COST = 60_000
 """What a training costs besides its parameters, in parameters: for the estimate of the time that is left."""
-
-
-def hyperparameter_names(trials: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The hyperparameters of some trials' values, without what Hyperband adds."""
-    return [name for name in dict.fromkeys(name for values in trials for name in values) if not name.startswith("tuner/")]
-
-
-def score_text(mean: float | None, sd: float | None, count: int | None = None) -> str:
-    """A mean with its deviation and, if given, how many it is of."""
-    if mean is None:
-        return ""
-    return f"{mean:.4f}" + ("" if sd is None else f" +/- {sd:.4f}" + ("" if count is None else f" ({count})"))
-
-
-def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
-    """The trials, the best first, failed ones last; equals in the order of their numbers."""
-    sign = -1 if direction == "max" else 1
-
-    def place(summary: TrialSummary) -> tuple[bool, float, str]:
-        return (summary.mean is None, sign * (summary.mean or 0.0), summary.trial_id)
-
-    return sorted(summaries, key=place)
 
 
 def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | None = None) -> Table:
@@ -76,11 +54,8 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def duration_text(seconds: float) -> str:
-    """A duration for people, such as 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _values(summary: TrialSummary) -> str:
+    return " ".join(f"{name}={_value(summary.values[name])}" for name in hyperparameter_names([summary.values]))
 
 
 @dataclass
@@ -140,7 +115,7 @@ class SearchDisplay(Observer):
         self.restored = 0
         self.failed = 0
         self._spent = self._work = 0.0
-        self._asked, self._asked_work, self._left = 0, 0.0, 0.0
+        self._asked, self._asked_work = 0, 0.0
         self._first_cost = 0.0
         self._numbers: dict[str, int] = {}
         self._began = time.monotonic()
@@ -241,21 +216,18 @@ class SearchDisplay(Observer):
         """The best of the completed trials."""
         if self.best is None:
             return Text("Best so far: none yet")
-        names = hyperparameter_names([self.best.values])
-        values = " ".join(f"{name}={_value(self.best.values[name])}" for name in names)
         score = score_text(self.best.mean, self.best.sd, len(self.best.scores))
-        return Text.assemble(("Best so far ", "bold"), f"trial {self.best.trial_id}: {values}  {self.objective} {score}")
+        what = f"trial {self.best.trial_id}: {_values(self.best)}  {self.objective} {score}"
+        return Text.assemble(("Best so far ", "bold"), what)
 
     def _line(self, summary: TrialSummary) -> str:
-        names = hyperparameter_names([summary.values])
-        values = " ".join(f"{name}={_value(summary.values[name])}" for name in names)
         of = f" of {self.total}" if self.total else ""
         score = score_text(summary.mean, summary.sd, len(summary.scores))
         outcome = f"{self.objective} {score}" if summary.completed else f"failed: {summary.reason}"
         parameters = "" if summary.parameters is None else f"{summary.parameters:,} parameters  "
         left = self.seconds_left()
         rest = "" if left is None else f"  about {duration_text(left)} left"
-        head = f"{len(self.ended)}{of}  trial {summary.trial_id}  {values}  {parameters}{outcome}"
+        head = f"{len(self.ended)}{of}  trial {summary.trial_id}  {_values(summary)}  {parameters}{outcome}"
         return f"{head}  {summary.seconds:.1f} s{rest}"
 
     def say(self, text: str) -> None:

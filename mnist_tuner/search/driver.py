@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import ATTEMPTS, TICK, Done, Engine, Event, Failed, News, Started
+from mnist_tuner.search.engine import Done, Engine, Failed, Pump
 from mnist_tuner.search.oracles import hyperparameters_of
 from mnist_tuner.search.study import Study
-from mnist_tuner.search.trial import TrialResult, TrialSpec, TrialSummary, replicate_seeds
+from mnist_tuner.search.trial import Observer, TrialResult, TrialSpec, TrialSummary, replicate_seeds
 
 ASKING_SECONDS = 0.05
 
@@ -24,16 +24,15 @@ class _Asked:
     Attributes:
         trial: KerasTuner's.
         cost: in proportion to the time that it should take.
-        attempt: how often it has been given to the engine.
         result: once there is one.
     """
 
     trial: Any
     cost: float
-    attempt: int = 0
     result: TrialResult | None = None
 
 
+@dataclass(eq=False)
 class Driver:
     """Runs one search to its end.
 
@@ -56,32 +55,28 @@ class Driver:
         deadline: ``time.monotonic()`` after which no trial is begun; None for none.
     """
 
-    def __init__(
-        self,
-        oracle: Any,
-        study: Study,
-        engine: Engine,
-        observer: Observer,
-        *,
-        objective: str,
-        seed: int,
-        replicates: int,
-        epochs: int,
-        ahead: int,
-        discover: Callable[[Any], float],
-        first_alone: bool = False,
-        deadline: float | None = None,
-    ) -> None:
-        self.oracle, self.study, self.engine, self.observer = oracle, study, engine, observer
-        self.objective, self.seed, self.replicates, self.epochs = objective, seed, replicates, epochs
-        self.ahead, self.discover, self.first_alone, self.deadline = ahead, discover, first_alone, deadline
+    oracle: Any
+    study: Study
+    engine: Engine
+    observer: Observer
+    _: KW_ONLY
+    objective: str
+    seed: int
+    replicates: int
+    epochs: int
+    ahead: int
+    discover: Callable[[Any], float]
+    first_alone: bool = False
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self.pump = Pump(self.engine, self.observer, self._ended)
         self.summaries: dict[str, TrialSummary] = {}
-        self._known = {result.trial_id: (values, result) for values, result in study.results()}
+        self._known = {result.trial_id: (values, result) for values, result in self.study.results()}
         self._asked: dict[str, _Asked] = {}
         self._asks = 0
         self._exhausted = False
-        self._running: dict[str, str] = {}
-        oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
+        self.oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
 
     @property
     def out_of_time(self) -> bool:
@@ -103,11 +98,10 @@ class Driver:
             while True:
                 self._tell_and_ask()
                 self._submit()
-                if not self._running:  # all is done, or the time is over
+                if not self.pump.running:  # all is done, or the time is over
                     self.study.save_oracle(self.oracle, at_once=True)
                     return self._exhausted and not self._asked
-                self.engine.wait(self._handle, TICK)
-                self.observer.on_tick()
+                self.pump.wait()
         except BaseException:
             with suppress(OSError):  # a full disk, which has been told
                 self.study.save_oracle(self.oracle, at_once=True)
@@ -127,7 +121,7 @@ class Driver:
         until = time.monotonic() + ASKING_SECONDS
         while self._ask_one():
             if not self.oracle.learns and time.monotonic() > until:
-                waiting = sum(asked.result is None for asked in self._asked.values()) - len(self._running)
+                waiting = sum(asked.result is None for asked in self._asked.values()) - len(self.pump.running)
                 if waiting >= self.engine.slots:
                     return
 
@@ -157,25 +151,24 @@ class Driver:
 
     def _submit(self) -> None:
         """Gives the engine as much as it can do: the first trial, then those that take longest, which fills its workers best."""
-        free = self.engine.slots - len(self._running)
+        free = self.pump.free
         if free <= 0 or self.out_of_time:
             return
-        waiting = [asked for asked in self._asked.values() if asked.result is None and asked.trial.trial_id not in self._running]
+        running = self.pump.running
+        waiting = [asked for asked in self._asked.values() if asked.result is None and asked.trial.trial_id not in running]
         waiting.sort(key=lambda asked: (len(self.summaries) > 0 or asked.trial.trial_id != self._first, -asked.cost))
         for asked in waiting[:free]:
-            self._start(asked)
+            self.pump.start(asked.trial.trial_id, self._spec(asked.trial))
 
     @property
     def _first(self) -> str:
         return str(self.oracle.start_order[0])
 
-    def _start(self, asked: _Asked) -> None:
-        trial = asked.trial
-        asked.attempt += 1
+    def _spec(self, trial: Any) -> TrialSpec:
         values = trial.hyperparameters.values
         initial = int(values.get("tuner/initial_epoch", 0))
         origin = values.get("tuner/trial_id")
-        spec = TrialSpec(
+        return TrialSpec(
             trial.trial_id,
             trial.hyperparameters.get_config(),
             replicate_seeds(self.seed, values, self.replicates),
@@ -184,32 +177,14 @@ class Driver:
             states=self.study.states(origin, self.replicates) if origin else (),
             keeps_states="tuner/bracket" in values,
         )
-        self._running[trial.trial_id] = key = f"{trial.trial_id}-{asked.attempt}"
-        self.engine.submit(key, spec)
 
-    def _handle(self, event: Event) -> None:
-        trial_id, _, attempt = event.key.rpartition("-")
-        asked = self._asked[trial_id]
-        match event:
-            case Started():
-                self.observer.on_trial_started(trial_id, int(attempt), event.worker)
-            case News():
-                content = event.content
-                self.observer.on_epoch(trial_id, content["replicate"], content["epoch"], content["value"])
-            case Done():
-                del self._running[trial_id]
-                self._keep(asked, replace(event.result, worker=event.worker))
-            case Failed():
-                del self._running[trial_id]
-                if asked.attempt < ATTEMPTS:
-                    self.observer.on_trial_again(trial_id, event.reason)
-                    self._start(asked)
-                else:
-                    failed = TrialResult(trial_id, "failed", worker=event.worker, reason=event.reason, traceback=event.traceback)
-                    self._keep(asked, failed)
-
-    def _keep(self, asked: _Asked, result: TrialResult) -> None:
+    def _ended(self, trial_id: str, event: Done | Failed) -> None:
         """Puts a result on the disk; what is in files of its own is not kept in memory."""
+        if isinstance(event, Done):
+            result: TrialResult = replace(event.result, worker=event.worker)
+        else:
+            result = TrialResult(trial_id, "failed", worker=event.worker, reason=event.reason, traceback=event.traceback)
+        asked = self._asked[trial_id]
         values = asked.trial.hyperparameters.values
         self.study.record(values, result)
         asked.result = replace(result, weights=b"", states=())
@@ -238,25 +213,3 @@ class Driver:
         self.study.save_trial(trial, result, self.objective)
         self.study.save_oracle(self.oracle)
         trial.metrics = type(trial.metrics)()  # they are on the disk
-
-
-class Observer:
-    """Hears of a search's progress; override what is wanted."""
-
-    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
-        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
-
-    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
-        """A worker has begun with it."""
-
-    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
-        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
-
-    def on_trial_again(self, trial_id: str, reason: str) -> None:
-        """It has failed and is tried once more."""
-
-    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
-        """Its result is on the disk; `restored` where it was so before this search was resumed."""
-
-    def on_tick(self) -> None:
-        """Some time has passed."""

@@ -1,4 +1,4 @@
-"""Where trials run: what an engine is, and the one that runs them here."""
+"""Where trials run: what an engine is, the one that runs them here, and the pump that tries again what failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from mnist_tuner.errors import InputError, RunError
-from mnist_tuner.search.experiment import last_line
+from mnist_tuner.search.trial import Observer, Reporter
 
 ATTEMPTS = 2
 """So often a piece of work that fails is tried."""
@@ -18,20 +18,13 @@ TICK = 0.1
 """Seconds between two looks at the clock."""
 
 
-class Subject(Protocol):
-    """What pieces of work have in common, such as a search's experiment; sent to each worker once."""
-
-    makes_models: ClassVar[bool]
-    """Whether a worker has models to forget after each piece of work."""
-
-
 class Spec(Protocol):
-    """A piece of work."""
+    """A piece of work, such as a trial."""
 
     leaves_models: ClassVar[bool]
-    """Whether it makes models that nobody needs afterwards."""
+    """Whether it makes models that nobody needs afterwards: then its worker forgets them."""
 
-    def run(self, experiment: Any, report: Callable[[dict[str, Any]], None]) -> Any:
+    def run(self, experiment: Any, report: Reporter) -> Any:
         """Does it, in a worker."""
 
 
@@ -44,8 +37,8 @@ class Started:
 
 
 @dataclass(frozen=True)
-class News:
-    """What a piece of work reported meanwhile."""
+class Reported:
+    """What a piece of work reported meanwhile; see `Reporter`."""
 
     key: str
     content: dict[str, Any]
@@ -75,12 +68,19 @@ class Failed:
     traceback: str = ""
 
 
-Event = Started | News | Done | Failed
+Event = Started | Reported | Done | Failed
 
 
 def is_full_disk(error: BaseException) -> bool:
     """Whether a trial has failed since there was no room to write: then the search stops, since the next one would, too."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of the error's traceback."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{name}: {text[:300]}" if text else name
 
 
 class EngineLostError(RunError):
@@ -94,8 +94,8 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many pieces of work it is worth giving at a time."""
 
-    def begin(self, experiment: Subject) -> None:
-        """Takes what the work will be about."""
+    def begin(self, experiment: Any) -> None:
+        """Takes what all pieces of work have in common, such as a search's experiment: each worker is sent it once."""
 
     def submit(self, key: str, spec: Spec) -> None:
         """Takes a piece of work; keys are never used twice."""
@@ -117,10 +117,10 @@ class InlineEngine:
     slots = 1
 
     def __init__(self) -> None:
-        self.experiment: Subject | None = None
+        self.experiment: Any = None
         self._queue: deque[tuple[str, Spec]] = deque()
 
-    def begin(self, experiment: Subject) -> None:
+    def begin(self, experiment: Any) -> None:
         """Takes it."""
         self.experiment = experiment
 
@@ -133,13 +133,12 @@ class InlineEngine:
         if not self._queue:
             return
         key, spec = self._queue.popleft()
-        assert self.experiment is not None
         handle(Started(key, "here"))
         ours: list[Exception] = []
 
         def report(content: dict[str, Any]) -> None:
             try:
-                handle(News(key, content))
+                handle(Reported(key, content))
             except Exception as error:  # the listener's, not the trial's
                 ours.append(error)
                 raise
@@ -156,3 +155,55 @@ class InlineEngine:
     def close(self) -> None:
         """Forgets what is in line."""
         self._queue.clear()
+
+
+class Pump:
+    """Has an engine do pieces of work; what fails is tried once more.
+
+    Args:
+        engine: does them.
+        observer: hears of their beginnings, of what they report, and of failures that are not the last.
+        ended: is given the name of each piece of work that has been done or has failed for good.
+
+    Attributes:
+        running: what the engine has been given and has not ended: by its name, what it is and which attempt.
+    """
+
+    def __init__(self, engine: Engine, observer: Observer, ended: Callable[[str, Done | Failed], None]) -> None:
+        self.engine, self.observer, self.ended = engine, observer, ended
+        self.running: dict[str, tuple[Spec, int]] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more it is worth starting now."""
+        return self.engine.slots - len(self.running)
+
+    def start(self, name: str, spec: Spec, attempt: int = 1) -> None:
+        """Gives the engine a piece of work; names are never used twice."""
+        self.running[name] = spec, attempt
+        self.engine.submit(f"{name}-{attempt}", spec)
+
+    def wait(self) -> None:
+        """Until one has ended, or some time has passed.
+
+        Raises:
+            EngineLostError: there is nothing left to run them on.
+        """
+        self.engine.wait(self._handle, TICK)
+        self.observer.on_tick()
+
+    def _handle(self, event: Event) -> None:
+        name = event.key.rpartition("-")[0]
+        spec, attempt = self.running[name]
+        match event:
+            case Started():
+                self.observer.on_trial_started(name, attempt, event.worker)
+            case Reported():
+                self.observer.on_epoch(name, event.content["replicate"], event.content["epoch"], event.content["value"])
+            case Failed() if attempt < ATTEMPTS:
+                del self.running[name]
+                self.observer.on_trial_again(name, event.reason)
+                self.start(name, spec, attempt + 1)
+            case Done() | Failed():
+                del self.running[name]
+                self.ended(name, event)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.trial import Replicate, Report, TrialResult, TrialSpec
+from mnist_tuner.search.engine import last_line
+from mnist_tuner.search.trial import Replicate, Reporter, TrialResult, TrialSpec
 
 if TYPE_CHECKING:
     import keras
@@ -38,10 +39,8 @@ class Experiment:
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     planned_epochs: int = 1
-    makes_models: ClassVar[bool] = True
-    """Whether a worker has models to forget after each piece of work."""
 
-    def run_trial(self, spec: TrialSpec, report: Report) -> TrialResult:
+    def run_trial(self, spec: TrialSpec, report: Reporter) -> TrialResult:
         """See `run_trial`."""
         return run_trial(self, spec, report)
 
@@ -71,7 +70,7 @@ class NotFiniteError(ArithmeticError):
     """A trial's objective or loss is infinite or not a number."""
 
 
-def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialResult:
+def run_trial(experiment: Experiment, spec: TrialSpec, report: Reporter) -> TrialResult:
     """Trains a trial's replicates: a pure function of the experiment and the spec, up to the time that it takes.
 
     Args:
@@ -96,52 +95,51 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Report) -> TrialR
     hp = keras_tuner.HyperParameters.from_config(copy.deepcopy(spec.hyperparameters))
     model: keras.Model | None = None
     replicates, states = [], []
-    weights: bytes = b""
-    build_config, parameters = None, None
+    found: dict[str, Any] = {}
     try:
         for number, seed in enumerate(spec.seeds):
-            with seeded(seed):
-                model = _new_model(experiment, hp, model)
-                if spec.states:
-                    _restore(model, spec.states[number])
-                epochs = _Epochs(spec, number, experiment.objective, report)
-                options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
-                given = copy.deepcopy(experiment.options.get("callbacks", []))
-                given = given if isinstance(given, (list, tuple)) else [given]
-                outcome = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
-            history = epochs.history_of(outcome)
+            model, history, state = _train(experiment, spec, number, hp, model, report)
             replicates.append(Replicate(seed, history))
-            if spec.keeps_states:
-                states.append(epochs.state or _state(model))
+            states.append(state)
             if number == 0:
-                parameters, build_config = model.count_params(), model.get_build_config()
-                weights = _weights(model)
+                found = {"parameters": model.count_params(), "build_config": model.get_build_config(), "weights": _weights(model)}
             for name in (experiment.objective, "loss", "val_loss"):
                 if name in history and not math.isfinite(history[name][-1]):
                     raise NotFiniteError(f"{name} is {history[name][-1]} after the last epoch")
     except (NotFiniteError, NonFiniteLossError, keras_tuner.errors.FailedTrialError) as error:
-        return TrialResult(
-            spec.trial_id, "failed", parameters=parameters, seconds=time.perf_counter() - began, reason=f"{last_line(error)}"
-        )
+        seconds = time.perf_counter() - began
+        return TrialResult(spec.trial_id, "failed", parameters=found.get("parameters"), seconds=seconds, reason=last_line(error))
     return TrialResult(
         spec.trial_id,
         "completed",
         tuple(replicates),
         spec.initial_epoch,
-        parameters,
-        time.perf_counter() - began,
-        weights=weights,
-        build_config=build_config,
+        seconds=time.perf_counter() - began,
         found=tuple(hp.get_config()["space"][len(spec.hyperparameters["space"]) :]),
-        states=tuple(states),
+        states=tuple(states) if spec.keeps_states else (),
+        **found,
     )
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of the error's traceback."""
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return f"{name}: {text[:300]}" if text else name
+def _train(
+    experiment: Experiment, spec: TrialSpec, number: int, hp: Any, known: keras.Model | None, report: Reporter
+) -> tuple[keras.Model, dict[str, tuple[float, ...]], bytes]:
+    """Trains one replicate.
+
+    Returns:
+        The model, each metric after each epoch, and, if it is wanted, the state at the end.
+    """
+    with seeded(spec.seeds[number]):
+        model = _new_model(experiment, hp, known)
+        if spec.states:
+            _restore(model, spec.states[number])
+        epochs = _Epochs(spec, number, experiment.objective, report)
+        options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
+        given = copy.deepcopy(experiment.options.get("callbacks", []))
+        given = given if isinstance(given, (list, tuple)) else [given]
+        outcome = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
+    history = epochs.history_of(outcome)
+    return model, history, (epochs.state or _state(model)) if spec.keeps_states else b""
 
 
 def forget_models() -> None:
@@ -184,34 +182,41 @@ def _new_model(experiment: Experiment, hp: Any, known: keras.Model | None) -> ke
         raise TypeError(f"{type(experiment.hypermodel).__name__}.build returned {model!r}: expected a compiled keras.Model")
     if known is None or not experiment.fit_can_be_repeated or not model.built:
         return model
-    model.optimizer.build(model.trainable_variables)
-    new, old = _variables(model), _variables(known)
-    if [(v.shape, v.dtype) for v in new] != [(v.shape, v.dtype) for v in old]:
-        return model
-    for variable, initial in zip(old, new, strict=True):
-        variable.assign(initial)
-    return known
+    return known if put_back(known, model) else model
+
+
+def put_back(model: keras.Model, new: keras.Model) -> bool:
+    """Gives a model for which a loop is compiled the values of a new one, random states and the optimizer's included.
+
+    Returns:
+        Whether their variables are alike; otherwise nothing has been done.
+    """
+    known, initial = _variables(model), _variables(new)
+    if [(v.shape, v.dtype) for v in known] != [(v.shape, v.dtype) for v in initial]:
+        return False
+    for variable, value in zip(known, initial, strict=True):
+        variable.assign(value)
+    return True
 
 
 def _variables(model: keras.Model) -> list[Any]:
+    """All that a training changes: weights, random state, the optimizer's."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables]
 
 
 def _state(model: keras.Model) -> bytes:
-    """All that a training goes on from: weights, random state, the optimizer's."""
+    """What a training goes on from."""
     import numpy as np
     from safetensors.numpy import save
 
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     return save({str(index): np.array(variable.numpy()) for index, variable in enumerate(_variables(model))})
 
 
 def _restore(model: keras.Model, state: bytes) -> None:
     from safetensors.numpy import load
 
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     arrays = load(state)
     for index, variable in enumerate(_variables(model)):
         variable.assign(arrays[str(index)])
@@ -245,7 +250,7 @@ def without_optimizer(model: keras.Model) -> Iterator[None]:
 class _Epochs:
     """Listens to a training: passes its epochs on, and keeps their metrics."""
 
-    def __init__(self, spec: TrialSpec, replicate: int, objective: str, report: Report) -> None:
+    def __init__(self, spec: TrialSpec, replicate: int, objective: str, report: Reporter) -> None:
         self.spec, self.replicate, self.objective, self.report = spec, replicate, objective, report
         self.heard: dict[str, list[float]] = {}
         self.state = b""
@@ -265,8 +270,7 @@ class _Epochs:
     def hear(self, epoch: int, logs: dict[str, float], model: keras.Model) -> None:
         for name, value in logs.items():
             self.heard.setdefault(name, []).append(value)
-        news = {"replicate": self.replicate, "epoch": epoch + 1, "value": logs.get(self.objective)}
-        self.report(news)
+        self.report({"replicate": self.replicate, "epoch": epoch + 1, "value": logs.get(self.objective)})
         if self.spec.keeps_states and epoch + 1 == self.spec.epochs:
             self.state = _state(model)  # before averaged weights (use_ema) take the weights' place
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._cut_torn_end()
-        lines = self._lines()
-        self.identity: dict[str, Any] = next(lines, {})
+        self.identity: dict[str, Any] = next(read_lines(path), {})
         if not self.identity:
             raise InputError(f"{path}: damaged: it has no first line")
         self._file = path.open("ab", buffering=0)
@@ -42,9 +42,7 @@ class Journal:
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """The lines after the first one."""
-        lines = self._lines()
-        next(lines)
-        yield from lines
+        return islice(read_lines(self.path), 1, None)
 
     def append(self, entry: dict[str, Any]) -> None:
         """Adds a line; it is on the disk when this returns.
@@ -76,16 +74,23 @@ class Journal:
                 file.truncate(whole)
                 os.fsync(file.fileno())
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        with self.path.open("rb") as file:
-            for number, text in enumerate(file, 1):
-                try:
-                    entry = json.loads(text)
-                except (ValueError, RecursionError):
-                    entry = None
-                if not isinstance(entry, dict):
-                    raise InputError(f"{self.path}: line {number} is damaged: not a JSON object")
-                yield entry
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """A journal's lines, the first one included; somebody may be writing there.
+
+    Raises:
+        InputError: a line is damaged.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                entry = json.loads(text)
+            except (ValueError, RecursionError):
+                entry = None
+            if not isinstance(entry, dict):
+                raise InputError(f"{path}: line {number} is damaged: not a JSON object")
+            yield entry
 
 
 def _line(entry: dict[str, Any]) -> str:

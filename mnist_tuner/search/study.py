@@ -11,13 +11,14 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.journal import Journal
+from mnist_tuner.search.journal import Journal, read_lines
 from mnist_tuner.search.trial import TrialResult, TrialSummary
 from mnist_tuner.trainer.files import atomic_path, atomic_write
 
@@ -79,8 +80,7 @@ class Study:
         """
         for number, entry in enumerate(self.journal.entries(), 2):
             try:
-                values = entry.pop("values")
-                yield dict(values), TrialResult.from_json(entry)
+                yield _result(entry)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{self.journal.path}: line {number} is damaged: {error!r}") from None
 
@@ -89,10 +89,9 @@ class Study:
         """What a study has found so far, by trial, read without changing anything; nothing where it cannot be read."""
         found = []
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            for line in (folder / "journal.jsonl").read_bytes().splitlines()[1:]:
-                entry = json.loads(line)
-                values = entry.pop("values")
-                found.append(TrialResult.from_json(entry).summary(values, objective))
+            for entry in islice(read_lines(folder / "journal.jsonl"), 1, None):
+                values, result = _result(entry)
+                found.append(result.summary(values, objective))
         return sorted(found, key=lambda summary: summary.trial_id)
 
     def record(self, values: Mapping[str, Any], result: TrialResult) -> None:
@@ -175,6 +174,12 @@ class Study:
     def close(self) -> None:
         """Lets go of the journal."""
         self.journal.close()
+
+
+def _result(entry: dict[str, Any]) -> tuple[dict[str, Any], TrialResult]:
+    """A journal's entry as the hyperparameters' values and the result."""
+    values = dict(entry.pop("values"))
+    return values, TrialResult.from_json(entry)
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A trial: what it is given, and what it gives back."""
+"""A trial: what it is given, what it gives back, and who hears of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from mnist_tuner.search.experiment import Experiment
+from mnist_tuner.runs import finite
 
-Report = Callable[[dict[str, Any]], None]
-"""Takes news of a trial while it runs."""
+Reporter = Callable[[dict[str, Any]], None]
+"""Is told of each epoch that a trial ends: replicate (from 0), epoch (from 1), value (the objective)."""
+
+
+class RunsTrials(Protocol):
+    """What all trials have in common: the search's experiment."""
+
+    def run_trial(self, spec: TrialSpec, report: Reporter) -> TrialResult:
+        """See `run_trial` in experiment.py."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class TrialSpec:
     keeps_states: bool = False
     leaves_models: ClassVar[bool] = True
 
-    def run(self, experiment: Experiment, report: Report) -> TrialResult:
-        """The experiment's `run_trial`, in a worker."""
+    def run(self, experiment: RunsTrials, report: Reporter) -> TrialResult:
+        """Runs it, in a worker."""
         return experiment.run_trial(self, report)
 
 
@@ -56,10 +62,6 @@ class Replicate:
 
     seed: int
     history: Mapping[str, tuple[float, ...]]
-
-    def last(self, metric: str) -> float:
-        """The metric after the last epoch."""
-        return self.history[metric][-1]
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,7 @@ class TrialResult:
         return {
             "trial_id": self.trial_id,
             "status": self.status,
-            "replicates": [
-                {
-                    "seed": replicate.seed,
-                    "history": {
-                        name: [value if math.isfinite(value) else None for value in values]
-                        for name, values in replicate.history.items()
-                    },
-                }
-                for replicate in self.replicates
-            ],
+            "replicates": [{"seed": each.seed, "history": finite(dict(each.history))} for each in self.replicates],
             "initial_epoch": self.initial_epoch,
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),
@@ -210,6 +203,28 @@ class TrialSummary:
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
 
+class Observer:
+    """Hears of a search's progress; override what is wanted."""
+
+    def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
+        """A trial has been chosen; `cost` is in proportion to the time that it should take."""
+
+    def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
+        """A worker has begun with it."""
+
+    def on_epoch(self, trial_id: str, replicate: int, epoch: int, value: float | None) -> None:
+        """An epoch of a replicate (from 0) has ended; `epoch` counts from 1, `value` is the objective."""
+
+    def on_trial_again(self, trial_id: str, reason: str) -> None:
+        """It has failed and is tried once more."""
+
+    def on_trial_ended(self, summary: TrialSummary, *, restored: bool) -> None:
+        """Its result is on the disk; `restored` where it was so before this search was resumed."""
+
+    def on_tick(self) -> None:
+        """Some time has passed."""
+
+
 def replicate_seeds(search_seed: int, values: Mapping[str, Any], replicates: int) -> tuple[int, ...]:
     """The seeds of a trial's replicates: a pure function of the search's seed and the hyperparameters' values.
 
@@ -219,3 +234,25 @@ def replicate_seeds(search_seed: int, values: Mapping[str, Any], replicates: int
     own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
     text = json.dumps([search_seed, own], sort_keys=True)
     return tuple(int.from_bytes(hashlib.sha256(f"{text} {number}".encode()).digest()[:4], "big") for number in range(replicates))
+
+
+def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
+    """The trials, the best first, failed ones last; equals in the order of their numbers."""
+    sign = -1 if direction == "max" else 1
+
+    def place(summary: TrialSummary) -> tuple[bool, float, str]:
+        return (summary.mean is None, sign * (summary.mean or 0.0), summary.trial_id)
+
+    return sorted(summaries, key=place)
+
+
+def hyperparameter_names(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The hyperparameters of some trials' values, without what Hyperband adds."""
+    return [name for name in dict.fromkeys(name for values in trials for name in values) if not name.startswith("tuner/")]
+
+
+def score_text(mean: float | None, sd: float | None, count: int | None = None) -> str:
+    """A mean with its deviation and, if given, how many it is of."""
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" + ("" if sd is None else f" +/- {sd:.4f}" + ("" if count is None else f" ({count})"))

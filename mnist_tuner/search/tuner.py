@@ -18,13 +18,14 @@ from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
-from mnist_tuner.search.display import SearchDisplay, ranked, trial_table
-from mnist_tuner.search.driver import Driver, Observer
+from mnist_tuner.search.display import SearchDisplay, trial_table
+from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
 from mnist_tuner.search.experiment import Experiment, same_randomness, without_optimizer
+from mnist_tuner.search.journal import read_lines
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study, fingerprint
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.trial import Observer, TrialSummary, ranked
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.keras_fit import fit_keras_model
 
@@ -160,16 +161,7 @@ class Tuner:
             OSError: a result could not be written; the search can be resumed.
             KeyboardInterrupt: Ctrl-C; the search can be resumed.
         """
-        from mnist_tuner.search.dask_engine import DaskEngine
-
-        if "epochs" in options or "initial_epoch" in options:
-            raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
-        experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates)
-        if not experiment.has_own_fit:
-            try:
-                inspect.signature(fit_keras_model).bind(None, *arguments, **options)
-            except TypeError as error:
-                raise InputError(f"search: {error}; its options are those of fit_keras_model") from None
+        experiment = self._experiment(arguments, options)
         deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
         if self.oracle.start_order:
             self._begin_anew()
@@ -178,10 +170,7 @@ class Tuner:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
             if engine is None:
-                if self.scheduler is None and self.workers == 0:
-                    engine = InlineEngine()
-                else:
-                    engine = DaskEngine(None if self.workers == "auto" else self.workers, self.scheduler, self.security)
+                engine = self.make_engine()
                 stack.callback(engine.close)
             if self._overwrite:
                 Study.remove(self.folder)
@@ -193,20 +182,7 @@ class Tuner:
             made_here = observer is None
             if observer is None:
                 observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
-            driver = Driver(
-                self.oracle,
-                study,
-                engine,
-                observer,
-                objective=self.objective,
-                seed=self.seed,
-                replicates=self.replicates,
-                epochs=self.epochs,
-                ahead=int(study.journal.identity["concurrency"]),
-                discover=self._discover,
-                first_alone=experiment.has_own_fit and not self._declares_all,
-                deadline=deadline,
-            )
+            driver = self._driver(study, engine, observer, experiment.has_own_fit and not self._declares_all, deadline)
             self.summaries = driver.summaries
             try:
                 self.complete = driver.run()
@@ -219,6 +195,45 @@ class Tuner:
         if ranked and not ranked[0].completed:
             raise RunError(f"no trial was completed; the first one failed: {self.summaries[min(self.summaries)].reason}")
         return ranked
+
+    def _experiment(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Experiment:
+        if "epochs" in options or "initial_epoch" in options:
+            raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
+        experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates)
+        if not experiment.has_own_fit:
+            try:
+                inspect.signature(fit_keras_model).bind(None, *arguments, **options)
+            except TypeError as error:
+                raise InputError(f"search: {error}; its options are those of fit_keras_model") from None
+        return experiment
+
+    def make_engine(self) -> Engine:
+        """What `workers` and `scheduler` ask for; it is running.
+
+        Raises:
+            InputError: there is no scheduler at that address.
+        """
+        if self.scheduler is None and self.workers == 0:
+            return InlineEngine()
+        from mnist_tuner.search.dask_engine import DaskEngine
+
+        return DaskEngine(None if self.workers == "auto" else self.workers, self.scheduler, self.security)
+
+    def _driver(self, study: Study, engine: Engine, observer: Observer, first_alone: bool, deadline: float | None) -> Driver:
+        return Driver(
+            self.oracle,
+            study,
+            engine,
+            observer,
+            objective=self.objective,
+            seed=self.seed,
+            replicates=self.replicates,
+            epochs=self.epochs,
+            ahead=int(study.journal.identity["concurrency"]),
+            discover=self._discover,
+            first_alone=first_alone,
+            deadline=deadline,
+        )
 
     def display(self, console: Console | None, engine: Engine) -> SearchDisplay:
         """A display of this search."""
@@ -321,10 +336,8 @@ class Tuner:
         """What a search must have in common with one that it goes on with."""
         # So many trials are asked for ahead of the results that the strategy learns from.
         concurrency = max(1, workers) if self.oracle.learns else ASKED_AHEAD
-        path = self.folder / "journal.jsonl"
-        if path.exists():
-            with suppress(ValueError, KeyError, TypeError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
-                concurrency = int(json.loads(file.readline())["concurrency"])
+        with suppress(OSError, StopIteration, KeyError, TypeError, ValueError):
+            concurrency = int(next(read_lines(self.folder / "journal.jsonl"))["concurrency"])
         return {
             "strategy": self.strategy,
             "seed": self.seed,

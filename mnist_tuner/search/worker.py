@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from mnist_tuner.search.loading import begin_loading, finish_loading
 
 if TYPE_CHECKING:
-    from mnist_tuner.search.engine import Spec, Subject
+    from mnist_tuner.search.engine import Spec
 
 _one_at_a_time = threading.Lock()
 
@@ -57,7 +57,7 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def __init__(self, name: str, experiment: bytes, most_growth: float) -> None:
         self.name = name
         self.pickled = experiment
-        self.experiment: Subject | None = None
+        self.experiment: Any = None
         self.most_growth = most_growth
         self.memory = 0
 
@@ -66,7 +66,7 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         begin_loading()
         set_generators_apart()
 
-    def get(self) -> Subject:
+    def get(self) -> Any:
         """The experiment, unpickled at its first use."""
         finish_loading()
         if self.experiment is None:
@@ -76,11 +76,10 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
             self.experiment = loads(self.pickled)
             self.pickled = b""
             self.memory = _memory()
-        assert self.experiment is not None
         return self.experiment
 
     @property
-    def tired(self) -> bool:
+    def has_grown(self) -> bool:
         """Whether the process has grown too much: TensorFlow 2.21 keeps what it has traced and compiled, some 14 MB a trial."""
         return _memory() - self.memory > self.most_growth
 
@@ -99,10 +98,10 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
     with _one_at_a_time:  # they seed the whole process
         experiment = plugin.get()
         try:
-            result = spec.run(experiment, lambda content: topic({"key": key, "news": content}))
+            result = spec.run(experiment, lambda content: topic({"key": key, "reported": content}))
         finally:
-            if experiment.makes_models and spec.leaves_models:
+            if spec.leaves_models:
                 from mnist_tuner.search.experiment import forget_models
 
                 forget_models()
-    return result, worker.address, plugin.tired
+    return result, worker.address, plugin.has_grown

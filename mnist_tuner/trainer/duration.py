@@ -23,3 +23,10 @@ def parse_duration(duration: str | timedelta | dict[str, float]) -> timedelta:
         unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
         return timedelta(**{unit: float(match[1])})
     raise ValueError(f"{duration!r} is not a duration: expected DD:HH:MM:SS, or a number with s, m, h or d, such as 10m")
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people, such as 1:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

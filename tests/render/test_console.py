@@ -17,7 +17,7 @@ from mnist_tuner.reports.comparison import Comparison, ComparisonReport, Contest
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport, Timing, classification_report
 from mnist_tuner.reports.search import SearchReport, units_of
 from mnist_tuner.reports.statistics import Estimate
-from mnist_tuner.search.display import score_text
+from mnist_tuner.search.trial import score_text
 from tests.support import samples
 
 HALF_BLOCK = "\N{UPPER HALF BLOCK}"

@@ -15,7 +15,8 @@ import pytest
 
 from mnist_tuner import load_dataset
 from mnist_tuner.config import TrainConfig, threads_for
-from mnist_tuner.runner.trainings import build, data_module, judge, judging_module
+from mnist_tuner.mnist.baseline import build, judge, judging_module
+from mnist_tuner.mnist.data import data_module
 from mnist_tuner.trainer import KerasModule, Trainer, read_checkpoint
 from tests.support.called import called
 from tests.support.commands import mnist_tuner, on_a_terminal

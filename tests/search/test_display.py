@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_tuner.search.display import SearchDisplay, duration_text, ranked, trial_table
-from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.display import SearchDisplay, trial_table
+from mnist_tuner.search.trial import TrialSummary, ranked
+from mnist_tuner.trainer.duration import duration_text
 
 
 def summary(trial_id: str, *scores: float, **changes: Any) -> TrialSummary:

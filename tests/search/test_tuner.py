@@ -494,7 +494,7 @@ class TestWhatPeopleTry:
 
     def test_a_worker_whose_memory_grows_is_replaced(self, tmp_path: Path) -> None:
         class Impatient(DaskEngine):
-            most_growth = -math.inf  # tired from the beginning
+            most_growth = -math.inf  # too much from the beginning
 
         with closing(Impatient(1)) as engine:
             found = search(tuner(tmp_path, Wandering(), max_trials=2, replicates=1), engine=engine)

@@ -1,1 +1,0 @@
-"""What worker processes import in place of the program's main module."""
