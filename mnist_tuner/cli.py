@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -65,13 +65,6 @@ def options(
     """Train, tune and judge a small network: fast, and with honest numbers."""
 
 
-class Asked(NamedTuple):
-    """The options of a configuration that a person asks for: all, and those alone that stand on the command line."""
-
-    values: dict[str, Any]
-    given: dict[str, Any]
-
-
 _FILE = Option("TOML file of options; the command line wins.", unset="none", panel=COMMON, name="config", hint=Path | None)
 
 
@@ -79,8 +72,9 @@ def command(app: typer.Typer, example: str, config: Callable[..., Any] | None = 
     """Makes a command of a function.
 
     Its options are those that the function's parameters declare, those of a configuration, and ``--config``, a file of options:
-    the command line goes before it, and it before the environment. Parameters that declare none are arguments, but for `asked`:
-    the configuration's options. A document that the function returns is for ``--json``.
+    the command line goes before it, and it before the environment. Parameters that declare none are arguments, but for `asked`,
+    the configuration's options, and `given`, those of them that stand on the command line. ``--json`` prints the document that
+    the function returns.
 
     Args:
         app: whose command it becomes, with the function's name.
@@ -102,15 +96,15 @@ def command(app: typer.Typer, example: str, config: Callable[..., Any] | None = 
                     owner = "search" if config is SearchConfig else "run"
                     raise InputError(f"--resume takes the {owner}'s own options: leave out --config")
             values |= {name: option.read(values[name]) for name, option in known.items()}
-            asked = {name: values.pop(name) for name in configured}
             if config:
-                values["asked"] = Asked(asked, {name: value for name, value in asked.items() if name in given})
+                values["asked"] = {name: values.pop(name) for name in configured}
+                values["given"] = {name: value for name, value in values["asked"].items() if name in given}
             document = function(**values)
             if document is not None and values["json"]:
                 _print_json(document)
 
         signature = inspect.signature(function, eval_str=True)
-        arguments = [each for name, each in signature.parameters.items() if name not in (*own, "asked")]
+        arguments = [each for name, each in signature.parameters.items() if name not in (*own, "asked", "given")]
         parameters = [
             inspect.Parameter("context", _NAMED, annotation=typer.Context),
             *(each.replace(kind=_NAMED) for each in arguments),
@@ -160,7 +154,7 @@ def _check_duration(text: str | None) -> None:
     from mnist_tuner.trainer.duration import parse_duration
 
     try:
-        parse_duration(text or "1s")
+        parse_duration("1s" if text is None else text)
     except ValueError as error:
         raise InputError(f"--max-time: {error}") from None
 
@@ -174,7 +168,8 @@ Json = Annotated[bool, Option("Print one JSON document; the report goes to stder
 
 @command(app, "train --hidden 256,128 --epochs 10 --val-fraction 0.1 --early-stopping 3", TrainConfig)
 def train(
-    asked: Asked,
+    asked: dict[str, Any],
+    given: dict[str, Any],
     max_time: Annotated[
         str | None, Option("Stop when it has trained this long: 90s, 10m, DD:HH:MM:SS.", unset="no limit", panel=RUN)
     ] = None,
@@ -190,7 +185,7 @@ def train(
     from mnist_tuner.runner import training
 
     _check_duration(max_time)
-    config = training.resumed_config(resume, asked.given) if resume else TrainConfig(**asked.values)
+    config = training.resumed_config(resume, given) if resume else TrainConfig(**asked)
     for option, value in (("--max-time", max_time), ("--profile", profile)):
         if config.seeds > 1 and value:
             raise InputError(f"{option} is for one training: leave it or --seeds out")
@@ -208,7 +203,8 @@ def train(
 
 @command(app, "search --strategy bayesian --trials 30 --replicates 3 --max-time 10m", SearchConfig)
 def search(
-    asked: Asked,
+    asked: dict[str, Any],
+    given: dict[str, Any],
     max_time: Annotated[
         str | None, Option("Begin no trial after this long: 90s, 10m, DD:HH:MM:SS.", unset="no limit", panel=RUN)
     ] = None,
@@ -224,7 +220,7 @@ def search(
     from mnist_tuner.runner import searching
 
     _check_duration(max_time)
-    config = searching.resumed_config(resume, asked.given) if resume else SearchConfig(**asked.values)
+    config = searching.resumed_config(resume, given) if resume else SearchConfig(**asked)
     searching.search(
         config,
         Terminal(stderr=json),

@@ -1,7 +1,8 @@
 """The options of the commands, each declared once: name, type and default, range, and what it is for.
 
 The command line and its help, the options file, the options in ``run.json``, what may change when a run goes on, and what a
-training's result depends on are all read from the declarations.
+training's result depends on are all read from the declarations. To add an option is to add a field to `TrainConfig` or
+`SearchConfig`, and to use it where it acts.
 """
 
 import inspect
@@ -162,7 +163,9 @@ class Options:
             InputError: one is unknown, of the wrong type or out of its range.
         """
         options = options_of(cls)
-        if not isinstance(values, dict) or values.keys() - options.keys():
+        if not isinstance(values, dict):
+            raise InputError(f"the configuration is {values!r}: expected an object of options")
+        if values.keys() - options.keys():
             raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
         for name, value in values.items():
             options[name].check_type(value)

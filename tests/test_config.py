@@ -18,7 +18,7 @@ import typer
 from PIL import Image, ImageDraw
 from rich.cells import cell_len
 
-from mnist_tuner.cli import Asked, Json, command
+from mnist_tuner.cli import Json, command
 from mnist_tuner.config import RUN, Option, SearchConfig, TrainConfig, options_of, read_options, write_options
 from mnist_tuner.errors import InputError
 from mnist_tuner.runner import train, training
@@ -443,9 +443,9 @@ def decaying(*arguments: str | Path) -> Decaying:
     app, made = typer.Typer(), []
 
     @command(app, "fade --weight-decay 0.1", Decaying)
-    def fade(asked: Asked, json: Json = False) -> None:
+    def fade(asked: dict[str, Any], given: dict[str, Any], json: Json = False) -> None:
         """Fade."""
-        made.append(Decaying(**asked.values))
+        made.append(Decaying(**asked))
 
     app([str(argument) for argument in arguments], standalone_mode=False)
     (config,) = made or [Decaying()]
