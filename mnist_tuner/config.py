@@ -1,72 +1,262 @@
-"""The options of a run, checked."""
+"""The options of the commands, each declared once: name, type and default, range, and what it is for.
 
-from __future__ import annotations
+The command line and its help, the options file, the options in ``run.json``, what may change when a run goes on, and what a
+training's result depends on are all read from the declarations. To add an option is to add a field to `TrainConfig` or
+`SearchConfig`, and to use it where it acts.
+"""
 
-import json
+import inspect
+import math
 import re
 import shlex
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from mnist_tuner.errors import InputError
 
-Config = TypeVar("Config", "TrainConfig", "SearchConfig")
+FILES, RUN, COMMON = "Data and folders", "How it runs", "Of every command"
+"""Parts of the help. What stands in none of them shapes the result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """What there is to know of an option besides its name, type and default: ``Annotated[int, Option("...")] = 5``."""
+
+    help: str = ""  # what it is for; by default what is allowed
+    within: tuple[float, float] | None = None  # the least and the greatest number; of a list, each one's
+    choices: Sequence[str] = ()  # the texts that are allowed; of a list, each one's
+    words: Mapping[str, Any] = field(default_factory=dict)  # texts that stand for a value, such as "auto"
+    expected: str = ""  # is said of a value that is not allowed; by default what is
+    form: str = ""  # is said of a text that cannot be read
+    separator: str = ""  # of a list's items on the command line
+    unset: str = ""  # what the help says of the default; by default its value
+    variable: str | None = None  # of the environment, in which it may stand
+    short: str | None = None  # another name on the command line
+    panel: str | None = None  # its part of the help; None where a training's result depends on it
+    complete: Callable[[str], Sequence[str]] | None = None  # what a shell offers for a beginning; by default the choices
+    may_change: bool = False  # whether a run may go on with another value
+    name: str = ""  # of what it is declared for; this and the next two are filled in by `options_of`
+    hint: Any = None
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types that its value may have; of a list, its items'."""
+        return tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text on the command line, and something else in Python."""
+        return bool(self.separator or self.words)
+
+    @property
+    def shapes_result(self) -> bool:
+        """Whether a training's result depends on it; the data is told apart by what is in it."""
+        return self.panel is None
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be."""
+        if self.within is None:
+            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        return self.expected or " to ".join(f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in self.within)
+
+    def read(self, value: Any) -> Any:
+        """The value of a text on the command line, or of what stands in a file.
+
+        Raises:
+            InputError: the text cannot be read.
+        """
+        try:
+            if self.separator:
+                items = value.split(self.separator) if isinstance(value, str) else map(str, value)
+                return tuple(self.kinds[0](item.strip()) for item in items)
+            if self.words and value is not None:
+                return self.words[value] if value in self.words else self.kinds[0](value)
+        except ValueError:
+            raise InputError(f"{self.flag} is {self.text(value)!r}: expected {self.form or self.expected}") from None
+        return self.kinds[0](value) if self.kinds[0] in (float, Path) and value is not None else value
+
+    def text(self, value: Any) -> str:
+        """A value as it would stand on the command line."""
+        if isinstance(value, (list, tuple)):
+            return self.separator.join(map(str, value))
+        return next((word for word, meant in self.words.items() if meant == value), str(value))
+
+    def check_type(self, value: Any) -> None:
+        """Refuses a JSON value of the wrong type.
+
+        Raises:
+            InputError: it has.
+        """
+        kinds: Any = tuple({Path: str, float: (float, int)}.get(kind, kind) for kind in self.kinds)
+        is_list = isinstance(value, (list, tuple))
+        fits = [isinstance(item, kinds) and (type(item) is not bool or bool in kinds) for item in (value if is_list else [value])]
+        if is_list != bool(self.separator) or not all(fits):
+            hint = inspect.formatannotation(self.hint).replace("pathlib.", "")
+            raise InputError(f"the configuration's {self.name} is {value!r}: expected {hint}")
+
+    def check(self, value: Any) -> None:
+        """Refuses a value that is not allowed; of a list, each item.
+
+        Raises:
+            InputError: it is not.
+        """
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(item, Path):
+                try:
+                    str(item).encode()
+                except UnicodeEncodeError:
+                    raise InputError(f"{str(item)!r}: the name is no text in UTF-8") from None
+            elif item is not None and item not in (*self.words.values(), *self.choices) and not self._is_within(item):
+                raise InputError(f"{self.flag} is {repr(item) if isinstance(item, str) else item}: expected {self.allowed}")
+
+    def _is_within(self, item: Any) -> bool:
+        if self.within is None or isinstance(item, str):
+            return not (self.within or self.choices)
+        low, high = self.within
+        return low <= item <= high and (float in self.kinds or not isinstance(item, float))  # which NaN is not
+
+
+def _options_of(declaring: Callable[..., Any]) -> Mapping[str, Option]:
+    defaults = inspect.signature(declaring).parameters
+    return {
+        name: replace(hint.__metadata__[0], name=name, hint=hint.__origin__, default=defaults[name].default)
+        for name, hint in get_type_hints(declaring, include_extras=True).items()
+        if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Option)
+    }
+
+
+options_of: Callable[[Callable[..., Any]], Mapping[str, Option]] = cache(_options_of)
+"""The options that a class of them, or a function's parameters, declare: by name, in their order."""
+
+
+class Options:
+    """A command's options, checked; a subclass declares them, and checks how they go together."""
+
+    _command: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        hints = get_type_hints(cls, include_extras=True)
+        told = [(name, hint.__metadata__[0]) for name, hint in hints.items() if get_origin(hint) is Annotated]
+        lines = [f"    {name}: {option.help or option.allowed}" for name, option in told]
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+
+    def __post_init__(self) -> None:
+        for name, option in options_of(type(self)).items():
+            option.check(getattr(self, name))
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """The options from JSON values.
+
+        Raises:
+            InputError: one is unknown, of the wrong type or out of its range.
+        """
+        options = options_of(cls)
+        if not isinstance(values, dict):
+            raise InputError(f"the configuration is {values!r}: expected an object of options")
+        if values.keys() - options.keys():
+            raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
+        for name, value in values.items():
+            options[name].check_type(value)
+        return cls(**{name: options[name].read(value) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        values = {name: getattr(self, name) for name in options_of(type(self))}
+        files = {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
+        return values | files | {"output": str(values["output"])}
+
+    @property
+    def command(self) -> str:
+        """The command line that does the same again."""
+        parts = ["mnist-tuner", self._command]
+        for name, option in options_of(type(self)).items():
+            if (value := getattr(self, name)) != option.default:
+                parts += [option.flag] if value is True else [option.flag, option.text(value)]
+        return shlex.join(parts)
+
+
+DATA = Option(
+    "Folder of four IDX files (.gz or not), or an .npz file.",
+    unset="the embedded MNIST",
+    variable="MNIST_TUNER_DATA",
+    panel=FILES,
+)
+CLASSES = Option("File of the classes' names, one a line.", unset="classes.txt in the folder, if any", panel=FILES)
+OUTPUT = Option("Folder in which the runs' folders are.", variable="MNIST_TUNER_OUTPUT", panel=FILES)
+_SEED, _MANY, _SOME, _SHARE = (0, 2**32 - 1), (1, 100_000), (1, 1_000), (0.0, math.nextafter(1, 0))
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Options):
     """The options of ``train``.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images per optimizer step.
-        hidden: the hidden layers' widths.
-        learning_rate: Adam's.
-        seed: of the initial weights, the order of the images and the validation split.
-        seeds: how many trainings, with seeds from `seed` on.
-        val_fraction: the share of the training images held out for validation.
-        data: a folder of IDX files, or an .npz file; None for the embedded MNIST.
-        classes: a file of the classes' names.
-        output: the folder in which the run's folder is made.
-        threads: TensorFlow's threads within an operation; "auto" for what is fastest, see `threads_for`.
-        fast_dev_run: one batch of everything.
-        early_stopping: end the training after so many epochs without a better validation loss; None never.
-        precision: what the hidden layers compute in, "32-true", "16-mixed" or "bf16-mixed".
-        logger: what is written besides the report, of "csv" and "tensorboard".
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    epochs: int = 5
-    batch_size: int = 32
-    hidden: tuple[int, ...] = (100, 100)
-    learning_rate: float = 0.001
-    seed: int = 0
-    seeds: int = 1
-    val_fraction: float = 0.0
-    data: Path | None = None
-    classes: Path | None = None
-    output: Path = Path("runs")
-    threads: int | str = "auto"
-    fast_dev_run: bool = False
-    early_stopping: int | None = None
-    precision: str = "32-true"
-    logger: tuple[str, ...] = ("csv",)
+    epochs: Annotated[int, Option("Passes over the training images.", _MANY, may_change=True)] = 5
+    batch_size: Annotated[int, Option("Images per optimizer step.", (1, 1_000_000))] = 32
+    hidden: Annotated[
+        tuple[int, ...],
+        Option(
+            "The hidden layers' widths, separated by commas.",
+            _MANY,
+            separator=",",
+            form="widths separated by commas, such as 100,100",
+        ),
+    ] = (100, 100)
+    learning_rate: Annotated[float, Option("Adam's learning rate.", (1e-12, 1000.0))] = 0.001
+    seed: Annotated[int, Option("Seed of weights, order and split.", _SEED)] = 0
+    seeds: Annotated[int, Option("Trainings, with seeds from --seed on; on all cores.", _SOME, panel=RUN, may_change=True)] = 1
+    val_fraction: Annotated[
+        float,
+        Option("Share of the training images held out for validation.", _SHARE, expected="0 or more and less than 1"),
+    ] = 0.0
+    data: Annotated[Path | None, DATA] = None
+    classes: Annotated[Path | None, CLASSES] = None
+    output: Annotated[Path, OUTPUT] = Path("runs")
+    threads: Annotated[
+        int | str,
+        Option(
+            "TensorFlow's threads; auto: 2 from 5 million multiply-adds a step (256-256, batch 32) on, else 1.",
+            (1, 256),
+            words={"auto": "auto"},
+            expected="auto, or 1 to 256",
+            panel=RUN,
+        ),
+    ] = "auto"
+    fast_dev_run: Annotated[bool, Option("One batch of everything, to try it out.")] = False
+    early_stopping: Annotated[
+        int | None, Option("Stop after so many epochs without a better validation loss.", _MANY, unset="never")
+    ] = None
+    precision: Annotated[str, Option(choices=("32-true", "16-mixed", "bf16-mixed"))] = "32-true"
+    logger: Annotated[
+        tuple[str, ...],
+        Option(
+            "What to write: csv, tensorboard or both, separated by commas.",
+            choices=("csv", "tensorboard"),
+            separator=",",
+            panel=FILES,
+        ),
+    ] = ("csv",)
+    _command: ClassVar[str] = "train"
 
     def __post_init__(self) -> None:
-        _check_paths(self.data, self.classes, self.output)
-        _check_range("--epochs", self.epochs, 1, 100_000)
-        _check_range("--batch-size", self.batch_size, 1, 1_000_000)
-        _check_range("--seed", self.seed, 0, 2**32 - 1)
-        if self.threads != "auto" and not (isinstance(self.threads, int) and 1 <= self.threads <= 256):
-            raise InputError(f"--threads is {self.threads!r}: expected auto, or 1 to 256")
-        _check_range("--seeds", self.seeds, 1, 1_000)
-        _check_range("--seed + --seeds", self.seed + self.seeds, 1, 2**32)
+        super().__post_init__()
+        if self.seed + self.seeds > 2**32:
+            raise InputError(f"--seed + --seeds is {self.seed + self.seeds}: expected 1 to {2**32:,}")
         if self.seeds > 1 and self.threads not in ("auto", 1):
             raise InputError(
                 "--threads is for one training: with --seeds there is one process for each core, with one thread each"
@@ -75,36 +265,8 @@ class TrainConfig:
             raise InputError("--logger tensorboard is for one training: leave it or --seeds out")
         if not 1 <= len(self.hidden) <= 20:
             raise InputError(f"--hidden has {len(self.hidden)} widths: expected 1 to 20, such as 100,100")
-        for width in self.hidden:
-            _check_range("--hidden", width, 1, 100_000)
-        if not 1e-12 <= self.learning_rate <= 1000:  # this refuses NaN, too
-            raise InputError(f"--learning-rate is {self.learning_rate}: expected 1e-12 to 1000")
-        if not 0 <= self.val_fraction < 1:
-            raise InputError(f"--val-fraction is {self.val_fraction}: expected 0 or more and less than 1")
-        if self.early_stopping is not None:
-            _check_range("--early-stopping", self.early_stopping, 1, 100_000)
-            if not self.val_fraction:
-                raise InputError("--early-stopping needs validation images: give --val-fraction as well, such as 0.1")
-        _check_choices("--precision", (self.precision,), ("32-true", "16-mixed", "bf16-mixed"))
-        _check_choices("--logger", self.logger, ("csv", "tensorboard"))
-
-    @classmethod
-    def from_dict(cls, values: Any) -> TrainConfig:
-        """The options from JSON values.
-
-        Raises:
-            InputError: one is missing, unknown or of the wrong type.
-        """
-        return _from_dict(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
-        return _to_dict(self)
-
-    @property
-    def command(self) -> str:
-        """The command line that does the same again."""
-        return _command("train", self)
+        if self.early_stopping is not None and not self.val_fraction:
+            raise InputError("--early-stopping needs validation images: give --val-fraction as well, such as 0.1")
 
 
 TWO_THREADS_FROM = 5_000_000
@@ -131,171 +293,68 @@ def threads_for(config: TrainConfig, pixels: int, classes: int, cores: int) -> i
     return min(2, cores) if multiply_adds >= TWO_THREADS_FROM else 1
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    """The options of ``search``.
+_WIDTHS = "least:greatest:step, such as 32:512:32"
 
-    Attributes:
-        strategy: "random", "grid", "bayesian" or "hyperband".
-        trials: a cap on the trials; None for 16, or for what grid and Hyperband come to by themselves.
-        epochs: passes over the training images; Hyperband's most.
-        replicates: trainings of each trial, with seeds of their own.
-        widths: the least width, the greatest, and the step between.
-        seed: of all that is random.
-        final_seeds: trainings of the winner and of the baseline in the comparison at the end.
-        data: a folder of IDX files, or an .npz file; None for the embedded MNIST.
-        classes: a file of the classes' names.
-        output: the folder in which the run's folder is made.
-        workers: processes on this machine; None for one per core, 0 to search in the command's own.
-        scheduler: the address of a running Dask cluster instead.
+
+@dataclass(frozen=True)
+class SearchConfig(Options):
+    """The options of ``search``.
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    strategy: str = "random"
-    trials: int | None = None
-    epochs: int = 5
-    replicates: int = 3
-    widths: tuple[int, ...] = (32, 512, 32)
-    seed: int = 0
-    final_seeds: int = 5
-    data: Path | None = None
-    classes: Path | None = None
-    output: Path = Path("runs")
-    workers: int | None = None
-    scheduler: str | None = None
+    strategy: Annotated[str, Option(choices=("random", "grid", "bayesian", "hyperband"))] = "random"
+    trials: Annotated[int | None, Option("At most so many trials.", (1, 1_000_000), unset="16; grid and hyperband: all")] = None
+    epochs: Annotated[int, Option("Passes over the training images; Hyperband's most.", _MANY)] = 5
+    replicates: Annotated[int, Option("Trainings of each trial, each with a seed of its own.", _SOME)] = 3
+    widths: Annotated[
+        tuple[int, ...], Option("Widths of the hidden layers, least:greatest:step.", form=_WIDTHS, separator=":")
+    ] = (32, 512, 32)
+    seed: Annotated[int, Option("Seed of all that is random.", _SEED)] = 0
+    final_seeds: Annotated[int, Option("Trainings of winner and baseline in the comparison.", _SOME)] = 5
+    data: Annotated[Path | None, DATA] = None
+    classes: Annotated[Path | None, CLASSES] = None
+    output: Annotated[Path, OUTPUT] = Path("runs")
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes; auto: one per core; 0: none, for debugging.",
+            (0, 1_024),
+            words={"auto": None},
+            form="auto, or a number of processes such as 2, or 0",
+            panel=RUN,
+            may_change=True,
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Option("Address of a Dask cluster, such as tcp://host:8786.", unset="this machine", panel=RUN, may_change=True),
+    ] = None
+    _command: ClassVar[str] = "search"
 
     def __post_init__(self) -> None:
-        _check_paths(self.data, self.classes, self.output)
-        _check_choices("--strategy", (self.strategy,), ("random", "grid", "bayesian", "hyperband"))
-        _check_range("--trials", 1 if self.trials is None else self.trials, 1, 1_000_000)
-        _check_range("--epochs", self.epochs, 1, 100_000)
-        _check_range("--replicates", self.replicates, 1, 1_000)
-        _check_range("--seed", self.seed, 0, 2**32 - 1)
-        _check_range("--final-seeds", self.final_seeds, 1, 1_000)
-        _check_range("--workers", 1 if self.workers is None else self.workers, 0, 1_024)
+        super().__post_init__()
         if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+/?", self.scheduler):
             raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
         if self.scheduler is not None and self.workers is not None:
             raise InputError(f"--workers is {self.workers} and --scheduler {self.scheduler}: give one of them")
         if len(self.widths) != 3:
-            raise InputError(f"--widths has {len(self.widths)} parts: expected least:greatest:step, such as 32:512:32")
+            raise InputError(f"--widths has {len(self.widths)} parts: expected {_WIDTHS}")
         low, high, step = self.widths
-        _check_range("--widths", low, 1, 100_000)
-        _check_range("--widths", high, 1, 100_000)
+        for what, value in (("--widths", low), ("--widths", high), ("--widths' step", step)):
+            if not 1 <= value <= 100_000:
+                raise InputError(f"{what} is {value}: expected 1 to 100,000")
         if high < low:
             raise InputError(f"--widths is {low}:{high}:{step}: the greatest width is below the least")
-        _check_range("--widths' step", step, 1, 100_000)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> SearchConfig:
-        """The options from JSON values.
-
-        Raises:
-            InputError: one is missing, unknown or of the wrong type.
-        """
-        return _from_dict(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
-        return _to_dict(self)
-
-    @property
-    def command(self) -> str:
-        """The command line that does the same again."""
-        return _command("search", self)
 
 
-_KINDS: dict[str, Any] = {
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "str": str,
-    "Path": str,
-    "tuple[int, ...]": (list, tuple),
-    "tuple[str, ...]": (list, tuple),
-    "int | str": (int, str),
-    "int | None": (int, type(None)),
-    "str | None": (str, type(None)),
-    "Path | None": (str, type(None)),
-}
-
-
-def _from_dict(kind: type[Config], values: Any) -> Config:
-    known = {field.name: str(field.type) for field in fields(kind)}
-    if not isinstance(values, dict) or values.keys() - known.keys():
-        raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
-    options: dict[str, Any] = {}
-    for name, value in values.items():
-        wrong = not isinstance(value, _KINDS[known[name]]) or (isinstance(value, bool) and known[name] != "bool")
-        if isinstance(value, (list, tuple)):
-            element = int if "int" in known[name] else str
-            wrong = wrong or any(type(item) is not element for item in value)
-        if wrong:
-            raise InputError(f"the configuration's {name} is {value!r}: expected {known[name]}")
-        options[name] = Path(value) if value and "Path" in known[name] else tuple(value) if "tuple" in known[name] else value
-    return kind(**options)
-
-
-def _to_dict(config: TrainConfig | SearchConfig) -> dict[str, Any]:
-    values = asdict(config)
-    files = {name: None if (path := getattr(config, name)) is None else str(path.resolve()) for name in ("data", "classes")}
-    return values | files | {"output": str(config.output)}
-
-
-def _command(name: str, config: TrainConfig | SearchConfig) -> str:
-    parts = ["mnist-tuner", name]
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if value == field.default:
-            continue
-        parts.append("--" + field.name.replace("_", "-"))
-        if value is not True:
-            separator = ":" if field.name == "widths" else ","
-            parts.append(separator.join(map(str, value)) if isinstance(value, tuple) else str(value))
-    return shlex.join(parts)
-
-
-def check_duration(text: str) -> None:
-    """Refuses a duration that cannot be read.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from mnist_tuner.trainer.duration import parse_duration
-
-    try:
-        parse_duration(text)
-    except ValueError as error:
-        raise InputError(f"--max-time: {error}") from None
-
-
-def _check_range(option: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise InputError(f"{option} is {value}: expected {low:,} to {high:,}")
-
-
-def _check_paths(*paths: Path | None) -> None:
-    for path in paths:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{str(path)!r}: the name is no text in UTF-8") from None
-
-
-def _check_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    for value in values:
-        if value not in allowed:
-            raise InputError(f"{option} is {value!r}: expected {', '.join(allowed[:-1])} or {allowed[-1]}")
-
-
-def read_options(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+def read_options(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
     """A command's options from a file.
 
     Args:
         path: the file; names with hyphens or underscores, lists for what the command line separates by commas or colons.
-        kinds: each option's type: int, float, bool or str.
+        known: the command's options.
 
     Returns:
         The values, as they would stand on the command line, by names with underscores.
@@ -303,6 +362,8 @@ def read_options(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, is no TOML, or has an unknown name or a value of the wrong type: the line is named.
     """
+    import tomllib
+
     text = ""
     try:
         text = path.read_bytes().decode()
@@ -314,19 +375,16 @@ def read_options(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         raise InputError(f"--config {path}: not TOML: {place}") from None
     options: dict[str, Any] = {}
     for key, value in values.items():
-        name, place = key.replace("-", "_"), f"--config {path}, line {_line(text, key)}"
-        if name not in kinds:
-            raise InputError(f"{place}: {key} is no option of this command: expected one of {', '.join(sorted(kinds))}")
+        option, place = known.get(name := key.replace("-", "_")), f"--config {path}, line {_line(text, key)}"
+        if option is None:
+            raise InputError(f"{place}: {key} is no option of this command: expected one of {', '.join(sorted(known))}")
         if name in options:
             raise InputError(f"{place}: {key} is there twice")
-        kind = kinds[name]
-        if kind is str and isinstance(value, list) and value and all(type(item) in (int, str) for item in value):
-            separator = ":" if name == "widths" else ","
-            options[name] = separator.join(map(str, value))
-        elif type(value) is kind or (kind is float and type(value) is int) or (kind is str and type(value) is int):
-            options[name] = str(value) if kind is str else value
-        else:
+        kind = next((kind for kind in (bool, int, float) if kind in option.kinds and not option.is_text), str)
+        is_list = isinstance(value, list) and value and all(type(item) in (int, str) for item in value)
+        if (kind, type(value)) not in ((kind, kind), (float, int), (str, int)) and not (kind is str and is_list):
             raise InputError(f"{place}: {key} is {value!r}: expected {_NAMES[kind]}")
+        options[name] = option.text(value) if kind is str else value
     return options
 
 
@@ -340,6 +398,8 @@ def _line(text: str, key: str) -> int:
 
 def write_options(command: str, values: Mapping[str, Any]) -> str:
     """A file with these options: JSON's numbers, texts, truth values and lists are TOML, too."""
+    import json
+
     lines = [f"# mnist-tuner {command} --config THIS_FILE does the same again"]
     for name, value in values.items():
         if value is not None:

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image, ImageDraw
 from rich.cells import cell_len
 
-from mnist_tuner.config import TrainConfig, read_options, write_options
+from mnist_tuner.cli import Json, command
+from mnist_tuner.config import RUN, Option, SearchConfig, TrainConfig, options_of, read_options, write_options
 from mnist_tuner.errors import InputError
-from mnist_tuner.runner import train
+from mnist_tuner.runner import train, training
+from mnist_tuner.runner.trainings import _place
 from tests.support.called import Made, called, refused, write_shades
 from tests.support.commands import environment, on_a_terminal
 
@@ -106,7 +109,8 @@ def test_any_text_comes_back_from_a_file(text: str, file: Path) -> None:
     file.write_text(write_options("train", {"name": text, "absent": None, "list": [1, 2], "small": 1e-12, "large": 1e22}))
     found = tomllib.loads(file.read_text())
     assert found == {"name": text, "list": [1, 2], "small": 1e-12, "large": 1e22}
-    assert read_options(file, {"name": str, "list": str, "small": float, "large": float})["name"] == text
+    kinds = {"name": str, "list": str, "small": float, "large": float}
+    assert read_options(file, {name: Option(name=name, hint=hint) for name, hint in kinds.items()})["name"] == text
 
 
 def test_the_command_line_goes_before_the_file_that_before_the_environment_and_that_before_the_default(
@@ -415,7 +419,87 @@ def test_completion_works_before_there_are_runs_and_beside_a_wrong_file(tmp_path
 
 def test_reading_a_file_needs_no_command(file: Path) -> None:
     file.write_text("a-b = 1\nc = [1, 2]\nwidths = [1, 2]\nd = 1\ne = 'x'\nf = false")
-    kinds = {"a_b": int, "c": str, "widths": str, "d": float, "e": str, "f": bool}
-    assert read_options(file, kinds) == {"a_b": 1, "c": "1,2", "widths": "1:2", "d": 1, "e": "x", "f": False}
+    kinds = {"a_b": int, "c": tuple[int, ...], "widths": tuple[int, ...], "d": float, "e": str, "f": bool}
+    separators = {"c": ",", "widths": ":"}
+    known = {name: Option(name=name, hint=hint, separator=separators.get(name, "")) for name, hint in kinds.items()}
+    assert read_options(file, known) == {"a_b": 1, "c": "1,2", "widths": "1:2", "d": 1, "e": "x", "f": False}
     with pytest.raises(InputError, match="line 2"):
-        read_options(file, {"a_b": int})
+        read_options(file, {"a_b": known["a_b"]})
+
+
+# One more option, declared once.
+
+
+@dataclass(frozen=True)
+class Decaying(TrainConfig):
+    """The options of train, and two more."""
+
+    weight_decay: Annotated[float, Option("How fast weights fade.", (0.0, 0.5))] = 0.0
+    pause: Annotated[int, Option("Seconds between epochs.", (0, 60), panel=RUN, may_change=True)] = 0
+
+
+def decaying(*arguments: str | Path) -> Decaying:
+    """The configuration that a command line makes."""
+    app, made = typer.Typer(), []
+
+    @command(app, "fade --weight-decay 0.1", Decaying)
+    def fade(asked: dict[str, Any], given: dict[str, Any], json: Json = False) -> None:
+        """Fade."""
+        made.append(Decaying(**asked))
+
+    app([str(argument) for argument in arguments], standalone_mode=False)
+    (config,) = made or [Decaying()]
+    return config
+
+
+def test_one_more_option_is_on_the_command_line_and_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    decaying("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--weight-decay <?float>? .*How fast weights fade. *\[default: 0.0\]", shown, re.IGNORECASE)
+    assert re.search(r"How it runs.*--pause", shown)
+    assert "weight_decay: How fast weights fade." in (Decaying.__doc__ or "")
+    assert decaying("--weight-decay", "0.25", "--hidden", "7").weight_decay == 0.25
+    with pytest.raises(InputError, match=r"--weight-decay is 0\.6: expected 0 to 0\.5"):
+        decaying("--weight-decay", "0.6")
+
+
+def test_what_takes_no_value_is_shown_without_a_type() -> None:
+    for arguments in ([], ["train"], ["predict"]):
+        assert "bool" not in called(*arguments, "--help", COLUMNS="100").out.lower()
+
+
+def test_one_more_option_is_in_files_and_documents(file: Path) -> None:
+    config = Decaying(weight_decay=0.1, hidden=(7,))
+    assert config.to_dict() == TrainConfig(hidden=(7,)).to_dict() | {"weight_decay": 0.1, "pause": 0}
+    assert Decaying.from_dict(json.loads(json.dumps(config.to_dict()))) == replace(config, output=Path("runs"))
+    assert config.command == "mnist-tuner train --hidden 7 --weight-decay 0.1"
+    file.write_text(write_options("train", config.to_dict()))
+    assert decaying("--config", file) == config
+    assert decaying("--config", file, "--weight-decay", "0.2").weight_decay == 0.2
+    file.write_text("seed = 1\nweight-decay = 'much'")
+    with pytest.raises(InputError, match="line 2: weight-decay is 'much': expected a number"):
+        decaying("--config", file)
+    with pytest.raises(InputError, match="the configuration's weight_decay is 'much': expected float"):
+        Decaying.from_dict({"weight_decay": "much"})
+
+
+def test_one_more_option_is_kept_when_a_run_goes_on_and_tells_trainings_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "TrainConfig", Decaying)
+    manifest = {"schema_version": 1, "command": "train", "config": Decaying(weight_decay=0.1).to_dict()}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="--resume takes the run's own options: leave out --weight-decay"):
+        training.resumed_config(tmp_path, {"weight_decay": 0.1})
+    resumed = training.resumed_config(tmp_path, {"pause": 2})
+    assert resumed == Decaying(weight_decay=0.1, pause=2)
+    assert _place(resumed) == _place(Decaying(weight_decay=0.1)) != _place(Decaying())
+    assert json.loads(_place(TrainConfig())).keys() == {
+        *("batch_size", "early_stopping", "epochs", "fast_dev_run", "hidden", "learning_rate", "precision", "seed"),
+        "val_fraction",
+    }
+
+
+def test_a_search_tells_which_options_it_may_go_on_with() -> None:
+    assert [name for name, option in options_of(TrainConfig).items() if option.may_change] == ["epochs", "seeds"]
+    assert [name for name, option in options_of(SearchConfig).items() if option.may_change] == ["workers", "scheduler"]

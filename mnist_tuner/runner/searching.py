@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.config import SearchConfig, TrainConfig, options_of
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import check_memory
 from mnist_tuner.mnist.data import Dataset, MNISTDataModule, timed_load
@@ -39,21 +39,17 @@ VAL_FRACTION = 0.1
 BATCH_SIZE = 32
 
 
-_MAY_CHANGE = ("workers", "scheduler")
-"""The options that a search may be resumed with."""
-
-
-def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> SearchConfig:
+def resumed_config(path: Path, given: Mapping[str, Any]) -> SearchConfig:
     """The configuration of a search that is to go on.
 
     Args:
         path: the search's folder.
-        asked: the options of the command.
-        given: which of them were given to it.
+        given: the options that it is to go on with; by name.
 
     Raises:
         InputError: the folder holds no run of ``search``, one that this version cannot read, or one that began with others.
     """
+    asked = SearchConfig(**given)
     _, manifest = RunDirectory.open(path)
     if manifest.get("schema_version") != SCHEMA_VERSION or manifest.get("command") != "search":
         hint = f" (it is one of train: mnist-tuner train --resume {path})" if manifest.get("command") == "train" else ""
@@ -62,21 +58,18 @@ def resumed_config(path: Path, asked: SearchConfig, given: Sequence[str]) -> Sea
         config = SearchConfig.from_dict(manifest.get("config"))
     except InputError as error:
         raise InputError(f"{path / 'run.json'}: {error}") from None
-    before, now = config.to_dict(), asked.to_dict()
-    for name in before:
-        if name in given and name not in _MAY_CHANGE and before[name] != now[name]:
-            option = "--" + name.replace("_", "-")
+    before, now, changed = config.to_dict(), asked.to_dict(), dict[str, Any]()
+    for name, option in options_of(SearchConfig).items():
+        if name in given and option.may_change:
+            changed[name] = given[name]
+        elif name in given and before[name] != now[name]:
             raise InputError(
-                f"{path}: the search began with {option} {_shown(before[name])}, and now it is {_shown(now[name])}: leave the "
-                "option out, or begin another search"
+                f"{path}: the search began with {option.flag} {option.text(before[name])}, and now it is "
+                f"{option.text(now[name])}: leave the option out, or begin another search"
             )
-    if "workers" in given:  # here then, wherever it began
-        config = replace(config, workers=asked.workers, scheduler=None)
-    return replace(config, workers=None, scheduler=asked.scheduler) if "scheduler" in given else config
-
-
-def _shown(value: Any) -> str:
-    return ":".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if "workers" in changed or "scheduler" in changed:  # there then, wherever it began
+        changed = {"workers": None, "scheduler": None} | changed
+    return replace(config, **changed)
 
 
 def search(

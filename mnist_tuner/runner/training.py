@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mnist_tuner.config import TrainConfig, threads_for
+from mnist_tuner.config import TrainConfig, options_of, threads_for
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.baseline import build, check_memory, judge, judging_module
 from mnist_tuner.mnist.data import data_module, timed_load
@@ -37,12 +37,19 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer import Trainer
 
 
-def resumed_config(path: Path, epochs: int | None = None, seeds: int | None = None) -> TrainConfig:
-    """The configuration of a run that is to go on, perhaps for more epochs, or more seeds.
+def resumed_config(path: Path, given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run that is to go on.
+
+    Args:
+        path: the run's folder.
+        given: the options that it is to go on with, perhaps for more epochs, or more seeds; by name.
 
     Raises:
-        InputError: the folder holds no run of ``train``, or one that cannot go on.
+        InputError: the folder holds no run of ``train``, or one that cannot go on so.
     """
+    for name, option in options_of(TrainConfig).items():
+        if name in given and not option.may_change:
+            raise InputError(f"--resume takes the run's own options: leave out {option.flag}")
     _, manifest = RunDirectory.open(path)
     if manifest.get("schema_version") != SCHEMA_VERSION or manifest.get("command") != "train":
         raise InputError(f"{path / 'run.json'}: not a run of mnist-tuner train that this version can read")
@@ -50,20 +57,21 @@ def resumed_config(path: Path, epochs: int | None = None, seeds: int | None = No
         config = TrainConfig.from_dict(manifest.get("config"))
     except InputError as error:
         raise InputError(f"{path / 'run.json'}: {error}") from None
+    epochs, seeds = given.get("epochs"), given.get("seeds")
     if seeds is not None and not (config.seeds > 1 and seeds >= config.seeds) and seeds != config.seeds:
         least = "1: it is a run of one seed" if config.seeds == 1 else f"{config.seeds}, which the run has, or more"
         raise InputError(f"--seeds is {seeds}: expected {least}")
     if config.seeds > 1:
         if epochs not in (None, config.epochs):
             raise InputError(f"--epochs is {epochs}: a run of several seeds goes on with its own, {config.epochs}")
-        return replace(config, seeds=seeds or config.seeds)
+        return replace(config, **given)
     if config.fast_dev_run:
         raise InputError(f"{path}: a run with --fast-dev-run keeps no checkpoint to go on from")
     if manifest.get("epochs") and not any((path / "checkpoints").glob("*.safetensors")):
         raise InputError(f"{path / 'checkpoints'}: its checkpoints are gone: there is nothing to go on from")
     if epochs is not None and epochs < config.epochs:
         raise InputError(f"--epochs is {epochs}: expected {config.epochs}, which the run has, or more")
-    return config if epochs is None else replace(config, epochs=epochs)
+    return replace(config, **given)
 
 
 def train(

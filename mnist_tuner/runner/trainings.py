@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mnist_tuner.config import TrainConfig
+from mnist_tuner.config import TrainConfig, options_of
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import build, judge, judging_module
 from mnist_tuner.mnist.data import MNISTDataModule, data_module
@@ -265,17 +265,7 @@ def train_all(
 def _place(config: TrainConfig) -> str:
     """What a training's result depends on, besides the data."""
     values = config.to_dict()
-    names = (
-        "hidden",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "seed",
-        "val_fraction",
-        "early_stopping",
-        "precision",
-        "fast_dev_run",
-    )
+    names = [name for name, option in options_of(type(config)).items() if option.shapes_result]
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
