@@ -110,3 +110,11 @@ def test_the_first_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 200
     assert max(map(len, lines)) <= 120
+
+
+def test_the_workarounds_are_where_the_list_says() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    found = re.findall(r"^- `(\w[\w/]*\.py)`(?:, `(\w+)`)?", text[text.index("## Workarounds") :], re.MULTILINE)
+    assert found
+    for path, name in found:
+        assert name in (ROOT / "mnist_tuner" / path).read_text(), (path, name)
