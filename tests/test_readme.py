@@ -79,7 +79,7 @@ def test_all_that_a_readme_says_to_do_can_be_done(page: str, clone: Path) -> Non
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     few = environment(PATH=path, PYTHONPATH=str(ROOT), MNIST_TUNER_DATA=str(clone / "digits"))
     done = subprocess.run(
-        [sys.executable, "readme.py"], cwd=clone, capture_output=True, text=True, env=few, timeout=400, check=False
+        [sys.executable, "readme.py"], cwd=clone, capture_output=True, text=True, env=few, timeout=600, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 

@@ -27,6 +27,8 @@ from mnist_tuner.trainer import (
 )
 from tests.trainer.conftest import weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 RNG = np.random.default_rng(0)
 X = RNG.random((32, 3), np.float32)

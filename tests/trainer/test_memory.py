@@ -16,6 +16,8 @@ from tensorflow.python.framework.func_graph import FuncGraph  # TensorFlow has n
 from mnist_tuner.trainer import ArrayLoader, Callback, KerasModule, Module, Trainer, fit_keras_model
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 
 GENERATOR = np.random.default_rng(0)

@@ -17,6 +17,8 @@ from tensorboard.util import tensor_util
 
 from mnist_tuner.trainer import ArrayLoader, Callback, CSVLogger, ModelCheckpoint, Module, TensorBoardLogger, Trainer
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 Curve = list[tuple[int, float]]
 
