@@ -51,7 +51,7 @@ def clone(tmp_path: Path, mnist: Dataset, write_idx: Callable[..., Path]) -> Pat
     shutil.copy(ROOT / "pyproject.toml", root)
     (root / "mnist_tuner").symlink_to(ROOT / "mnist_tuner")
     (root / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "reports" / "test_statistics.py", root / "tests")
+    shutil.copy(ROOT / "tests" / "reports" / "test_search.py", root / "tests")
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
