@@ -90,6 +90,7 @@ def test_nonsense_gets_one_clear_line_and_code_2(options: list[str], message: st
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -105,6 +106,7 @@ def test_options_that_do_not_fit_the_data_are_refused(
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damaged_data_is_named_in_one_line(small_dataset_folder: Path, output: Path) -> None:
     labels = small_dataset_folder / "train-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1])
@@ -113,12 +115,14 @@ def test_damaged_data_is_named_in_one_line(small_dataset_folder: Path, output: P
     assert f"{labels}: truncated" in done.stderr
 
 
+@pytest.mark.slow
 def test_folders_made_for_a_run_that_never_was_are_removed(small_dataset_folder: Path, output: Path) -> None:
     (small_dataset_folder / "t10k-labels-idx1-ubyte").unlink()
     refused("train", "--data", small_dataset_folder, "--output", output / "new" / "folder")
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_may_be_called_as_it_likes(small_dataset_folder: Path, output: Path) -> None:
     odd = output / "runs [bold] of[/x] :tiger:"
     done = called("train", "--data", small_dataset_folder, "--output", odd, "--epochs", "1")
@@ -133,6 +137,7 @@ def test_without_arguments_there_is_help_and_code_2() -> None:
     assert "error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_run_like_ctrl_c(small_dataset_folder: Path, output: Path) -> None:
     process = launched(small_dataset_folder, output)
     assert process.stdout is not None
@@ -150,12 +155,14 @@ def test_an_unknown_command_is_refused() -> None:
     assert "dance" in mnist_tuner("dance", code=2).stderr
 
 
+@pytest.mark.slow
 def test_another_keras_backend_is_refused_in_one_line(output: Path) -> None:
     done = mnist_tuner("train", "--output", output, code=2, KERAS_BACKEND="jax")
     assert len(done.stderr.splitlines()) == 1
     assert "KERAS_BACKEND is 'jax'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_dataset_folder: Path, output: Path) -> None:
     command = [sys.executable, "-m", "mnist_tuner", "train", "--data", small_dataset_folder, "--output", output]
     done = subprocess.run(
@@ -176,6 +183,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_data
     assert list((run / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_folder: Path, output: Path) -> None:
     hidden = ",".join(["64"] * 12)
     options = ["--learning-rate", "1000", "--hidden", hidden, "--batch-size", "8"]
@@ -201,6 +209,7 @@ def started(folder: Path, output: Path) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path, output: Path) -> None:
     process = started(small_dataset_folder, output)
     process.send_signal(signal.SIGINT)
@@ -218,6 +227,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path
     assert int(checkpoint.tensors["optimizer/0"]) == checkpoint.header.global_step  # Keras's own count of steps
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Path) -> None:
     process = started(small_dataset_folder, output)
     process.kill()
@@ -231,6 +241,7 @@ def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Pat
         assert header.progress.batch == header.num_training_batches
 
 
+@pytest.mark.slow
 def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_dataset_folder: Path, output: Path) -> None:
     home = output.parent / "cache"
     train = ["train", "--quiet", "--epochs", "1", "--data", small_dataset_folder, "--output", output]

@@ -64,6 +64,7 @@ def check_same(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(before[name], after[name])
 
 
+@pytest.mark.slow
 def test_a_training_does_the_same_again_from_its_own_file(made: Made, tmp_path: Path) -> None:
     data = tmp_path / ODD
     data.mkdir()
@@ -84,6 +85,7 @@ def test_a_training_does_the_same_again_from_its_own_file(made: Made, tmp_path: 
     assert "--seed is -1" in refused("train", "--config", kept, "--seed", -1)
 
 
+@pytest.mark.slow
 def test_a_search_does_the_same_again_from_its_own_file(made: Made, tmp_path: Path) -> None:
     options = ["--strategy", "grid", "--seed", 3, *SMALL_SEARCH, "--data", made.shades(), "--output", tmp_path / "runs"]
     first = json.loads(called("search", *options, "--json").out)
@@ -96,6 +98,7 @@ def test_a_search_does_the_same_again_from_its_own_file(made: Made, tmp_path: Pa
     assert "--strategy is 'none'" in refused("search", "--config", kept, "--strategy", "none")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_called_from_python_writes_the_same_file(made: Made, tmp_path: Path) -> None:
     data = made.shades()
     config = TrainConfig(hidden=(8,), epochs=1, data=data, output=tmp_path, logger=("csv",))
@@ -113,6 +116,7 @@ def test_any_text_comes_back_from_a_file(text: str, file: Path) -> None:
     assert read_options(file, {name: Option(name=name, hint=hint) for name, hint in kinds.items()})["name"] == text
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_before_the_file_that_before_the_environment_and_that_before_the_default(
     made: Made, file: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +141,7 @@ def test_the_command_line_goes_before_the_file_that_before_the_environment_and_t
     assert Path(found["run_dir"]).parent == tmp_path / "line"
 
 
+@pytest.mark.slow
 def test_runs_are_listed_where_the_environment_or_a_file_says(made: Made, file: Path) -> None:
     output = made.named().parent
     for done in (
@@ -149,11 +154,13 @@ def test_runs_are_listed_where_the_environment_or_a_file_says(made: Made, file: 
     assert made.named().name in json.dumps(document)
 
 
+@pytest.mark.slow
 def test_an_empty_variable_is_as_none(made: Made, tmp_path: Path) -> None:
     found = trained("--output", tmp_path, MNIST_TUNER_DATA="", MNIST_TUNER_OUTPUT="")
     assert found["data"]["name"] == "MNIST"
 
 
+@pytest.mark.slow
 def test_other_commands_take_files_too(made: Made, file: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("left\nmiddle\nright\n")
@@ -169,6 +176,7 @@ def test_other_commands_take_files_too(made: Made, file: Path, tmp_path: Path) -
     assert called("predict", made.named(), tmp_path / "black.png", "--config", file).out.startswith("file,label,name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -194,6 +202,7 @@ def test_a_search_takes_its_widths_as_a_list_or_as_on_the_command_line(file: Pat
     assert "--workers is -1" in refused("search", "--config", file)
 
 
+@pytest.mark.slow
 def test_threads_are_a_number_or_auto(file: Path, tmp_path: Path) -> None:
     write_shades(tmp_path / "data.npz")
     for text, wanted, taken in (("2", 2, 2), ('"2"', 2, 2), ('"auto"', "auto", 1)):
@@ -263,6 +272,7 @@ def test_one_option_under_two_names_is_refused(file: Path) -> None:
     assert "batch_size" in said
 
 
+@pytest.mark.slow
 def test_a_run_or_a_search_goes_on_with_its_own_options_and_takes_no_file(made: Made) -> None:
     kept = made.digits() / "config.toml"
     assert "leave out --config" in refused("train", "--resume", made.digits(), "--config", kept)
@@ -292,6 +302,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "predict"])
 def test_a_terminal_without_colours_gets_none(command: str, made: Made, seven: Path) -> None:
     arguments = [command, made.named(), *([seven] if command == "predict" else [])]
@@ -308,6 +319,7 @@ def test_a_terminal_without_colours_gets_none(command: str, made: Made, seven: P
             assert re.search(r"[-:=+*#%@]{2}", text)
 
 
+@pytest.mark.slow
 def test_no_line_is_longer_than_the_terminal(made: Made, seven: Path) -> None:
     """But for the paths, which stay in one piece so that they can be copied."""
     folder = str(made.named())
@@ -332,6 +344,7 @@ def test_every_commands_help_has_an_example_that_it_takes(command: str) -> None:
     assert "--config" in shown
 
 
+@pytest.mark.slow
 def test_the_help_names_the_variables() -> None:
     shown = called("train", "--help", COLUMNS="200").out
     assert "MNIST_TUNER_DATA" in shown
@@ -369,6 +382,7 @@ def completed_all(*lines: str, **changes: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_what_the_shells_are_told_to_do_is_what_completes() -> None:
     shown = subprocess.run(
         [SCRIPT, "--show-completion", "bash"], env=environment(), capture_output=True, text=True, check=True
@@ -381,6 +395,7 @@ def test_what_the_shells_are_told_to_do_is_what_completes() -> None:
         assert any("onnx" in line for line in completed("mnist-tuner export --format o", shell))
 
 
+@pytest.mark.slow
 def test_commands_options_and_choices_are_completed() -> None:
     lines = {
         "mnist-tuner pre": ["predict"],
@@ -394,6 +409,7 @@ def test_commands_options_and_choices_are_completed() -> None:
     assert completed_all(*lines) == list(lines.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export", "report", "train --resume", "search --resume"])
 def test_folders_of_runs_are_completed(command: str, tmp_path: Path) -> None:
     output = tmp_path / "my_runs"
@@ -407,6 +423,7 @@ def test_folders_of_runs_are_completed(command: str, tmp_path: Path) -> None:
         assert found == wanted
 
 
+@pytest.mark.slow
 def test_completion_works_before_there_are_runs_and_beside_a_wrong_file(tmp_path: Path) -> None:
     none, formats = completed_all(
         "mnist-tuner evaluate ",

@@ -127,6 +127,7 @@ def test_the_trainer_needs_few_packages() -> None:
             assert {name.partition(".")[0] for name in names} <= allowed, path
 
 
+@pytest.mark.slow
 def test_the_library_sets_no_global_state_at_import() -> None:
     program = """
 import random, keras, numpy as np, tensorflow as tf
@@ -142,6 +143,7 @@ print(state() == before)
     assert python(program) == "True\n"
 
 
+@pytest.mark.slow
 def test_another_keras_backend_is_an_import_error_in_one_line() -> None:
     program = """
 import mnist_tuner
@@ -156,6 +158,7 @@ except ImportError as error:
 LOADED = "import sys; print(sorted({'sklearn', 'matplotlib', 'IPython'} & set(sys.modules)))"
 
 
+@pytest.mark.slow
 def test_the_commands_keep_optional_packages_out_while_keras_loads(tmp_path: Path) -> None:
     for name in ("sklearn", "matplotlib", "IPython"):
         (tmp_path / name).mkdir()

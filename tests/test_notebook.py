@@ -20,6 +20,8 @@ from nbclient import NotebookClient
 from tests.support.commands import ROOT, environment
 from tests.support.searches import journal, wait_until, write_pictures
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = ROOT / "scripts" / "MNIST.ipynb"
 SMALL = """
 from pathlib import Path

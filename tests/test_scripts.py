@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -68,6 +70,7 @@ def start(root: Path, folder: Path = Path("/")) -> subprocess.CompletedProcess[s
     return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_the_first_start_installs_and_the_next_ones_only_when_something_changed(project: Path) -> None:
     first = start(project)
     assert (first.returncode, first.stdout) == (0, "42\n"), first.stderr
@@ -85,6 +88,7 @@ def test_the_first_start_installs_and_the_next_ones_only_when_something_changed(
     assert not (moved / ".venv.lock").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_installation_leaves_nothing_behind_and_one_that_was_killed_is_not_trusted(project: Path) -> None:
     broken = PYPROJECT.replace('version = "1"', 'version = "1"\ndependencies = ["absent @ file:///no/such/package"]')
     (project / "pyproject.toml").write_text(broken)
@@ -104,24 +108,35 @@ def test_a_failed_installation_leaves_nothing_behind_and_one_that_was_killed_is_
     assert start(project).stdout == "42\n"
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_searchs_machinery_measures_it_and_dask_alone() -> None:
-    command = [sys.executable, ROOT / "scripts" / "benchmark.py", "child", "instant_search"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(TRIALS="20"), timeout=120, check=False)
+    command = [sys.executable, ROOT / "scripts" / "benchmarks", "child", "benchmarks.overhead.instant_search", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["whole_ms"] > 0
     assert measured["dask_ms"] > 0
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_the_benchmarks_use_of_the_package_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_tuner"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
+
+
 ENSURE = """
 import sys
 sys.path.insert(0, SCRIPTS)
 from pathlib import Path
-from benchmark import ensure_environment
+from benchmarks.measure import ensure_environment
 print(ensure_environment(Path(FOLDER), ["--editable", ROOT]))
 """
 
 
+@pytest.mark.slow
 def test_the_peers_have_an_environment_of_their_own_which_is_made_once_or_not_at_all(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "peers"
     program = ENSURE.replace("SCRIPTS", repr(str(ROOT / "scripts"))).replace("FOLDER", repr(str(folder)))
@@ -149,7 +164,7 @@ def test_the_benchmarks_table_can_be_pasted_into_the_readme() -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "scripts")!r})
-from benchmark import markdown
+from benchmarks.baseline import markdown
 print("\\n".join(markdown({{"(a)": {{"fit_s": 17.94, "command_s": 23.66, "peak_mb": 1708.6, "accuracy": 0.97291}}}})))
 """
     table = python(program).splitlines()

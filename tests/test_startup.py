@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.commands import python
+
+pytestmark = pytest.mark.slow
 
 DEFERRED = """
 import sys

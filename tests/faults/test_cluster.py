@@ -39,6 +39,8 @@ from tests.support.searches import (
     wait_until_at_work,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Cluster:
     """A scheduler and its workers, each a process of its own.

@@ -17,6 +17,8 @@ from tests.support.called import refused
 from tests.support.commands import environment, mnist_tuner
 from tests.support.searches import made_once, run_in, shared_folder
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 30
 
 

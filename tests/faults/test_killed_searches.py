@@ -33,6 +33,8 @@ from tests.support.searches import (
     wait_until_at_work,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("strategy", "moments", "everything"),

@@ -80,6 +80,7 @@ def test_an_npz_file_is_the_same_data_as_idx_files_of_the_same_arrays(compressed
     assert (packed.name, packed.classes, packed.image_shape, packed.embedded) == ("packed", 3, (7, 5), False)
 
 
+@pytest.mark.slow
 def test_keras_own_file_is_mnist(mnist: Dataset, tmp_path: Path) -> None:
     """Keras distributes MNIST as ``mnist.npz``, compressed and in this order."""
     arrays = {
@@ -93,6 +94,7 @@ def test_keras_own_file_is_mnist(mnist: Dataset, tmp_path: Path) -> None:
     check_equal(dataset, arrays)
 
 
+@pytest.mark.slow
 def test_a_training_on_either_has_the_same_results(arrays: Arrays, tmp_path: Path) -> None:
     paths = [write_idx_folder(tmp_path / "idx", arrays), save(tmp_path / "packed.npz", arrays)]
     found = []
@@ -116,6 +118,7 @@ def test_images_may_have_a_channel_and_lie_in_memory_as_they_like(arrays: Arrays
     check_equal(load_dataset(save(tmp_path / "data.npz", changed)), arrays)
 
 
+@pytest.mark.slow
 def test_a_folder_may_hold_the_file_and_the_names(made: Made, arrays: Arrays) -> None:
     dataset = load_dataset(made.shades())
     check_equal(dataset, arrays)
@@ -272,6 +275,7 @@ def test_a_file_that_holds_no_names_is_refused_in_one_line(content: bytes, messa
     assert message in refusal(read_class_names, path)
 
 
+@pytest.mark.slow
 def test_too_few_names_and_files_that_are_none_are_refused(made: Made, tmp_path: Path) -> None:
     names = tmp_path / "two.txt"
     names.write_text("one\ntwo\n")
@@ -285,6 +289,7 @@ def test_too_few_names_and_files_that_are_none_are_refused(made: Made, tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_more_names_than_labels_make_more_classes(made: Made, tmp_path: Path) -> None:
     names = tmp_path / "four.txt"
     names.write_text("one\ntwo\nthree\nnever seen\n")
@@ -301,6 +306,7 @@ def page_text(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", " ", body))
 
 
+@pytest.mark.slow
 def test_names_stand_in_the_report_the_document_and_the_page_as_they_are(made: Made, tmp_path: Path) -> None:
     """Also where rich or HTML would take them for markup."""
     folder = made.named()
@@ -319,6 +325,7 @@ def test_names_stand_in_the_report_the_document_and_the_page_as_they_are(made: M
     assert all(name in evaluated for name in SHADES)
 
 
+@pytest.mark.slow
 def test_the_command_lines_names_go_before_the_folders(made: Made, tmp_path: Path) -> None:
     names = tmp_path / "mine.txt"
     names.write_text("left\nmiddle\nright\n")
@@ -332,6 +339,7 @@ def test_the_command_lines_names_go_before_the_folders(made: Made, tmp_path: Pat
     assert json.loads(evaluated.out)["class_names"] == ["left", "middle", "right"]
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_can_have_names(tmp_path: Path) -> None:
     names = tmp_path / "words.txt"
     words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -341,6 +349,7 @@ def test_the_embedded_digits_can_have_names(tmp_path: Path) -> None:
     assert load_dataset(None, names).embedded is False  # a worker must not leave the names out
 
 
+@pytest.mark.slow
 def test_images_that_are_not_square_go_all_the_way(made: Made, tmp_path: Path) -> None:
     """7 x 5 pixels and 3 classes: train (elsewhere made), search, report, predict, export."""
     data, trained = made.shades(), made.named()
@@ -372,6 +381,7 @@ def test_images_that_are_not_square_go_all_the_way(made: Made, tmp_path: Path) -
         np.testing.assert_array_equal(probabilities.argmax(1), kept["predicted"][0, 0])
 
 
+@pytest.mark.slow
 def test_other_commands_read_an_npz_file_as_train_does(tmp_path: Path) -> None:
     data = write_shades(tmp_path / "wide.npz", height=4, width=9)
     options = ["--epochs", 3, "--hidden", 8, "--output", tmp_path / "runs", "--json"]
@@ -394,6 +404,7 @@ def fashion() -> Path:
     return FASHION
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_learned_and_reported_with_its_names(fashion: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("\n".join(FASHION_NAMES))
@@ -416,6 +427,7 @@ def test_fashion_mnist_is_learned_and_reported_with_its_names(fashion: Path, tmp
     assert sum(same) >= 18  # what is framed as the data is, is seen as the data was
 
 
+@pytest.mark.slow
 def test_a_picture_in_memory_is_not_needed_to_be_a_file(made: Made) -> None:
     content = io.BytesIO()
     dataset = load_dataset(made.shades())

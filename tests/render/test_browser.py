@@ -14,6 +14,8 @@ from mnist_tuner.render.figures import draw
 from mnist_tuner.render.html import page as page_of
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 REPORTS: dict[str, Callable[[], Any]] = {
     "run": samples.run,
     "seeds": samples.seeds,

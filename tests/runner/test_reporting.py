@@ -20,6 +20,8 @@ from mnist_tuner.runner import reporting
 from tests.support.commands import mnist_tuner, python
 from tests.support.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:

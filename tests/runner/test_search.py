@@ -20,6 +20,8 @@ from tests.support.called import called, refused
 from tests.support.commands import mnist_tuner, on_a_terminal
 from tests.support.searches import WHOLE_BATCHES, made_once, shared_folder, write_pictures
 
+pytestmark = pytest.mark.slow
+
 
 class Run(NamedTuple):
     """A finished search: its folder, its JSON document, what it printed to stdout and to stderr, and the data."""

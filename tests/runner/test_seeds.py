@@ -23,6 +23,8 @@ from tests.support.commands import mnist_tuner
 from tests.support.runs import Runs
 from tests.support.searches import DEADLINE, family, journal, launched, lives, run_in, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:

@@ -21,6 +21,8 @@ from mnist_tuner.trainer import KerasModule, Trainer, read_checkpoint
 from tests.support.called import called
 from tests.support.commands import mnist_tuner, on_a_terminal
 
+pytestmark = pytest.mark.slow
+
 
 class Run(NamedTuple):
     """A finished run: its folder, its JSON document, and its report."""

@@ -23,6 +23,8 @@ from tests.support.commands import mnist_tuner, python
 from tests.support.runs import Runs
 from tests.support.searches import write_pictures
 
+pytestmark = pytest.mark.slow
+
 EVALUATE = """
 import io, json
 from pathlib import Path

@@ -23,6 +23,8 @@ from tests.support.called import SHADES, Made, called, refused
 from tests.support.commands import environment
 from tests.support.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 ENDINGS = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 
 READERS = {

@@ -22,6 +22,8 @@ from mnist_tuner.render.predictions import Picture
 from mnist_tuner.runner import predict
 from tests.support.called import SHADES, Made, called, refused
 
+pytestmark = pytest.mark.slow
+
 SHADED = " .:-=+*#%@"
 
 

@@ -27,6 +27,8 @@ from mnist_tuner.search.oracles import STRATEGIES
 from tests.support.commands import environment
 from tests.support.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
 
+pytestmark = pytest.mark.slow
+
 X, Y, VALIDATION = blobs()
 
 

@@ -18,6 +18,8 @@ from mnist_tuner.trainer import ArrayLoader
 from mnist_tuner.trainer.keras_fit import fit_keras_model
 from tests.trainer.conftest import Weights, assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[Any]
 Model = Callable[[], keras.Model]
 

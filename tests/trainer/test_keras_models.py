@@ -28,6 +28,8 @@ from mnist_tuner.trainer import (
 from tests.support.nets import Quiet
 from tests.trainer.conftest import weights
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X = RNG.random((32, 3), np.float32)
 Y = (X @ RNG.random((3, 1))).astype(np.float32)

@@ -17,6 +17,8 @@ from mnist_tuner.trainer import ArrayLoader, Callback, KerasModule, Module, Trai
 from tests.support.nets import Quiet
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(48, 3)).astype(np.float32)
 Y = X.sum(1, keepdims=True)

@@ -17,6 +17,8 @@ from tensorboard.util import tensor_util
 from mnist_tuner.trainer import ArrayLoader, Callback, CSVLogger, ModelCheckpoint, Module, TensorBoardLogger, Trainer
 from tests.support.nets import Quiet
 
+pytestmark = pytest.mark.slow
+
 Curve = list[tuple[int, float]]
 
 

@@ -1,18 +1,16 @@
-"""What reports cost; see benchmark.py."""
+"""What reports cost: of a search of a hundred trials, and at the end of a training."""
 
 from __future__ import annotations
 
 import io
-import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+
+from benchmarks.measure import child, medians, spread
 
 TRIALS = 100
 
@@ -104,65 +102,36 @@ def large_report() -> dict[str, float]:
 
 
 def training() -> dict[str, float]:
-    """Seconds of the train command in this process; without its page if PAGE is "no"."""
+    """Seconds of the train command in this process."""
     from rich.console import Console
 
-    import mnist_tuner.runner.training as runner
     from mnist_tuner.config import TrainConfig
-    from mnist_tuner.runner import session
+    from mnist_tuner.runner import train
 
-    if os.environ["PAGE"] == "no":
-        runner.load_drawing = lambda: None
-        session.keep_page = lambda *_: None
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        runner.train(TrainConfig(output=Path(folder)), Console(file=io.StringIO()))
+        train(TrainConfig(output=Path(folder)), Console(file=io.StringIO()))
         return {"seconds": time.perf_counter() - began}
 
 
-CHILDREN: dict[str, Callable[[], dict[str, float]]] = {"large_report": large_report, "training": training}
+def training_without_page() -> dict[str, float]:
+    """The same without its page and figures."""
+    from mnist_tuner.render import page
+
+    page.load_drawing = lambda: None  # before the runner has taken them from there
+    page.keep_page = lambda *_: None
+    return training()
 
 
-def predict_study(repeats: int, run: Callable[..., Any], child: Callable[..., dict[str, Any]], say: Callable[[str], None]) -> Any:
-    """What reading pictures costs: one, and a thousand."""
-    from PIL import Image
-
-    from mnist_tuner.mnist.data import load_dataset
-
-    command = [sys.executable, "-m", "mnist_tuner"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run([*command, "train", "--epochs", "1", "--output", str(folder / "runs")])
-        (model,) = (folder / "runs").iterdir()
-        (folder / "digits").mkdir()
-        for number, image in enumerate(load_dataset().test_images[:1001]):
-            Image.fromarray(255 - image).resize((112, 112)).save(folder / "digits" / f"{number:04}.png")
-        (folder / "digits" / "1000.png").rename(folder / "one.png")
-        rows: list[tuple[float, float, float]] = []
-        for _ in range(repeats):
-            imported = child("load_ours")["import_s"]
-            one = run([*command, "predict", str(model), str(folder / "one.png")])[1]
-            rows.append((imported, one, run([*command, "predict", str(model), str(folder / "digits"), "--csv"])[1]))
-    imported, one, thousand = (median(column) for column in zip(*rows, strict=True))
-    say(
-        f"One picture takes {one:.2f} s, {one - imported:.2f} s more than the import of TensorFlow; 1,000 more of 112 x 112 "
-        f"pixels {thousand - one:.2f} s, {1000 / (thousand - one):.0f} a second (medians of {repeats})."
-    )
-    return {"import_s": imported, "one_s": one, "thousand_s": thousand}
-
-
-def report_study(repeats: int, child: Callable[..., dict[str, Any]], say: Callable[[str], None]) -> dict[str, Any]:
-    """What reports cost."""
-    rows = [child("large_report") for _ in range(repeats)]
-    large = {name: median(row[name] for row in rows) for name in ("read_s", "console_s", "html_s", "html_mb")}
-    say(
+def report(repeats: int) -> dict[str, Any]:
+    """What reports cost: of a search of 100 trials, and at the end of a training."""
+    large = medians([child(large_report) for _ in range(repeats)])
+    print(
         f"A search of {TRIALS} trials: read in {large['read_s']:.2f} s, printed in {large['console_s']:.2f} s, page and figures "
         f"written in {large['html_s']:.1f} s ({large['html_mb']:.1f} MB), after the imports."
     )
-    pairs = [(child("training", PAGE="yes")["seconds"], child("training", PAGE="no")["seconds"]) for _ in range(repeats)]
+    pairs = [(child(training)["seconds"], child(training_without_page)["seconds"]) for _ in range(repeats)]
     cost = [with_page - without for with_page, without in pairs]
-    say(
-        f"train with its page takes {median(cost):.2f} s longer than without (median of {repeats} pairs, {min(cost):.2f} to "
-        f"{max(cost):.2f})."
-    )
-    return {"search_of_100_trials": large, "page_of_train_s": cost}
+    print(f"train with its page takes longer than without by {spread(cost, '.2f')} s.")
+    names = ("read_s", "console_s", "html_s", "html_mb")
+    return {"search_of_100_trials": {name: large[name] for name in names}, "page_of_train_s": cost}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
 from statistics import median
 from typing import Any
+
+from benchmarks.measure import EpochClock, child, medians
 
 EPOCHS = 5
 VALIDATION_BATCH_SIZE = 500
@@ -336,7 +336,7 @@ WAYS = {
     "xla": "Trainer.fit, jit_compile=True",
     "plain": "Trainer.fit, jit_compile=False",
 }
-"""`models_study` runs the first three; the others are there to be asked for: `benchmark.py child "gru xla"`."""
+"""`models` runs the first three; the others are there to be asked for: `benchmark child benchmarks.models.train gru xla`."""
 
 
 def train(name: str, way: str) -> dict[str, Any]:
@@ -345,24 +345,14 @@ def train(name: str, way: str) -> dict[str, Any]:
 
     keras.utils.set_random_seed(0)
     make, training, validation, batch_size = MODELS[name]()
-    model = make()
+    model, clock = make(), EpochClock()
     began = time.perf_counter()
     fit = _by_keras if way in ("fit", "fit_jit") else _by_ours
-    starts, metrics = fit(model, training, validation, batch_size, way)
-    ended = time.perf_counter()
-    epochs = [after - before for before, after in pairwise([*starts, ended])]
-    return {"fit_s": ended - began, "epoch_s": median(epochs[1:]), **metrics}
+    metrics = fit(model, training, validation, batch_size, way, clock)
+    return {"fit_s": time.perf_counter() - began, "epoch_s": median(clock.seconds()[1:]), **metrics}
 
 
-def _by_keras(model: Any, training: Data, validation: Data, batch_size: int, way: str) -> tuple[list[float], dict[str, float]]:
-    import keras
-
-    starts: list[float] = []
-
-    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            starts.append(time.perf_counter())
-
+def _by_keras(model: Any, training: Data, validation: Data, batch_size: int, way: str, clock: EpochClock) -> dict[str, float]:
     if way == "fit_jit":
         model.jit_compile, model.steps_per_execution = True, 100
     history = model.fit(
@@ -372,23 +362,17 @@ def _by_keras(model: Any, training: Data, validation: Data, batch_size: int, way
         validation_data=validation[:1] if validation[1] is None else validation,
         validation_batch_size=VALIDATION_BATCH_SIZE,
         verbose=0,
-        callbacks=[Clock()],
+        callbacks=[clock.of_keras()],
     ).history
-    return starts, {"loss": history["loss"][-1], "val_loss": history["val_loss"][-1], "xla": float(way == "fit_jit")}
+    return {"loss": history["loss"][-1], "val_loss": history["val_loss"][-1], "xla": float(way == "fit_jit")}
 
 
-def _by_ours(model: Any, training: Data, validation: Data, batch_size: int, way: str) -> tuple[list[float], dict[str, float]]:
-    from mnist_tuner import ArrayLoader, Callback, Trainer
-
-    starts: list[float] = []
-
-    class Clock(Callback):
-        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            starts.append(time.perf_counter())
+def _by_ours(model: Any, training: Data, validation: Data, batch_size: int, way: str, clock: EpochClock) -> dict[str, float]:
+    from mnist_tuner import ArrayLoader, Trainer
 
     trainer = Trainer(
         max_epochs=EPOCHS,
-        callbacks=Clock(),
+        callbacks=clock.of_ours(),
         jit_compile={"ours": "auto", "xla": True, "plain": False}[way],
         logger=False,
         enable_checkpointing=False,
@@ -399,7 +383,7 @@ def _by_ours(model: Any, training: Data, validation: Data, batch_size: int, way:
     train_loader = ArrayLoader(*training, batch_size=batch_size, shuffle=True, seed=0)
     trainer.fit(model, train_loader, ArrayLoader(*validation, batch_size=VALIDATION_BATCH_SIZE))
     metrics = trainer.callback_metrics
-    return starts, {"loss": metrics["loss"], "val_loss": metrics["val_loss"], "xla": float(trainer.jit_compiled is True)}
+    return {"loss": metrics["loss"], "val_loss": metrics["val_loss"], "xla": float(trainer.jit_compiled is True)}
 
 
 def operation() -> dict[str, float]:
@@ -409,28 +393,20 @@ def operation() -> dict[str, float]:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
 
-    from mnist_tuner import ArrayLoader, Callback, KerasModule, Trainer
+    from mnist_tuner import ArrayLoader, KerasModule, Trainer
     from mnist_tuner.trainer.compiled import CompiledLoop
     from mnist_tuner.trainer.programs import loops_of
     from mnist_tuner.trainer.xla import cost_of
 
-    class Clock(Callback):
-        def __init__(self) -> None:
-            self.starts: list[float] = []
-
-        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            self.starts.append(time.perf_counter())
-
     make, (x, y), _, _ = siamese()
     epoch_s, compile_s = {}, 0.0
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     for jit in (False, True):
         keras.utils.set_random_seed(0)
-        clock, module = Clock(), KerasModule(make())
-        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-        Trainer(max_epochs=6, jit_compile=jit, callbacks=clock, logger=False, **quiet).fit(
-            module, ArrayLoader(x, y, batch_size=4)
-        )
-        epoch_s[jit] = median(after - before for before, after in pairwise(clock.starts[1:]))
+        clock, module = EpochClock(), KerasModule(make())
+        trainer = Trainer(max_epochs=6, jit_compile=jit, callbacks=clock.of_ours(), logger=False, **quiet)
+        trainer.fit(module, ArrayLoader(x, y, batch_size=4))
+        epoch_s[jit] = median(clock.seconds()[1:])
         (loop,) = (loop for loop in loops_of(module).values() if isinstance(loop, CompiledLoop))
         compile_s = loop.xla_seconds
         cost = cost_of(next(iter(loop._programs.values())).graph)
@@ -438,17 +414,12 @@ def operation() -> dict[str, float]:
     return {"run_us": run_us, "compile_ms": 1e3 * compile_s / cost.operations}
 
 
-CHILDREN: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"{name} {way}": partial(train, name, way) for name in MODELS for way in WAYS},
-    "operation": operation,
-}
-
-
 # How it is measured.
 
 
-def models_study(repeats: int, child: Callable[[str], dict[str, Any]], print_: Callable[[Any], None]) -> dict[str, Any]:
-    """Ten models by `fit`, by `fit` with XLA, and by our trainer, in turn."""
+def models(repeats: int) -> dict[str, Any]:
+    """Ten models of other kinds: plain Keras, compiled Keras, ours."""
+    from rich.console import Console
     from rich.table import Table
 
     results: dict[str, Any] = {}
@@ -459,21 +430,21 @@ def models_study(repeats: int, child: Callable[[str], dict[str, Any]], print_: C
         rows: dict[str, list[dict[str, Any]]] = {}
         for _ in range(repeats):
             for way in ("fit", "fit_jit", "ours"):
-                rows.setdefault(way, []).append(child(f"{name} {way}"))
-        found = {way: {figure: median(row[figure] for row in each) for figure in each[0]} for way, each in rows.items()}
+                rows.setdefault(way, []).append(child(train, name, way))
+        found = {way: medians(each) for way, each in rows.items()}
         ratio = min(found["fit"]["fit_s"], found["fit_jit"]["fit_s"]) / found["ours"]["fit_s"]
         results[name] = {**found, "ratio": ratio}
         cells = [f"{found[way]['fit_s']:.2f} ({found[way]['epoch_s']:.3f})" for way in found]
         cells[2] += " XLA" if found["ours"]["xla"] else " plain"
         table.add_row(name, *cells, f"{ratio:.2f}")
         losses = ", ".join(f"{way} {figures['val_loss']:.4f}" for way, figures in found.items())
-        print_(f"{name}: {ratio:.2f} times; validation loss {losses}")
+        print(f"{name}: {ratio:.2f} times; validation loss {losses}", flush=True)
     mean = math.exp(sum(math.log(each["ratio"]) for each in results.values()) / len(results))
-    print_(table)
-    print_(f"Geometric mean {mean:.2f}; lowest {min(each['ratio'] for each in results.values()):.2f}.")
-    costs = [child("operation") for _ in range(repeats)]
-    run_us, compile_ms = (median(each[figure] for each in costs) for figure in ("run_us", "compile_ms"))
-    print_(
+    Console(width=110).print(table)
+    print(f"Geometric mean {mean:.2f}; lowest {min(each['ratio'] for each in results.values()):.2f}.")
+    costs = medians([child(operation) for _ in range(repeats)])
+    run_us, compile_ms = costs["run_us"], costs["compile_ms"]
+    print(
         f"An operation takes {run_us:.2f} microseconds to start in a plain graph and {compile_ms:.2f} ms to be compiled by XLA: "
         f"as long as {1000 * compile_ms / run_us:,.0f} starts."
     )

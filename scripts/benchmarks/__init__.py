@@ -1,0 +1,1 @@
+"""What the READMEs' figures are measured by: `scripts/benchmark --help`."""
