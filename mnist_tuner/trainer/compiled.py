@@ -12,11 +12,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import tensorflow as tf
 
-from mnist_tuner.trainer.data import Chunk
+from mnist_tuner.trainer.data import Chunk, slice_batch
 from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
 
 JitCompile = Literal["auto"] | bool
@@ -73,6 +74,7 @@ class CompiledLoop:
         self._programs: dict[Any, Any] = {}
         self._cost: Cost | None = None
         self._steps = 1
+        self._takes_any_size = True
         self.planned_steps = math.inf
         self.preferred: bool | None = None
         self.jit_compiled: bool | None = None if jit_compile == "auto" else jit_compile
@@ -95,9 +97,7 @@ class CompiledLoop:
         program = self._program(chunk)
         length = self._fixed_steps or self._steps
         began = time.perf_counter()
-        position, nonfinite, loss = program(
-            chunk.rows, tf.constant(start), tf.constant(min(stop, start + length)), tf.constant(chunk.first)
-        )
+        position, nonfinite, loss = program(*_arguments(chunk, start, min(stop, start + length)))
         result = CallResult(int(position), float(loss), None if (bad := int(nonfinite)) < 0 else bad)
         done = result.next - start
         if chunk.batches > 1 and done:  # what is learned from an epoch's short last batch is nothing
@@ -126,11 +126,21 @@ class CompiledLoop:
         return self._cost.pays(self.planned_steps)
 
     def _plain(self, chunk: Chunk) -> Any:
+        # Batches of all sizes by one program: to trace it costs as much as an epoch of a small net.
+        if chunk.sizes_differ and self._takes_any_size and self._jit_compile is not True:
+            key: tuple[Any, ...] = ("plain", repr(chunk.open_signature))
+            try:
+                return self._programs.get(key) or self._add(key, chunk, any_size=True)
+            except Exception:  # the step may need to know the size; if it fails for another reason, it will fail again
+                self._takes_any_size = False
         key = ("plain", *chunk.key)
-        if key not in self._programs:
-            self._programs[key] = self._traced(self._loop(chunk.cut), chunk, jit=False)
-            self._programs[key](*_nothing(chunk))
-        return self._programs[key]
+        return self._programs.get(key) or self._add(key, chunk, any_size=False)
+
+    def _add(self, key: tuple[Any, ...], chunk: Chunk, any_size: bool) -> Any:
+        program = self._traced(self._loop(None if any_size else chunk.cut), chunk, any_size=any_size)
+        program(*_arguments(chunk, 0, 0))
+        self._programs[key] = program
+        return program
 
     def _compiled(self, chunk: Chunk) -> Any:
         """The program that XLA has compiled; where it refuses, and may, the plain one."""
@@ -147,7 +157,7 @@ class CompiledLoop:
         try:
             if takes_strings(program.graph):
                 raise ValueError("XLA cannot compile this step: it takes strings")
-            program(*_nothing(chunk))  # no step: XLA compiles now, and if it refuses, no variable has been touched
+            program(*_arguments(chunk, 0, 0))  # no step: XLA compiles now, and if it refuses, no variable has been touched
         except (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if self._jit_compile is True:
                 raise
@@ -164,21 +174,25 @@ class CompiledLoop:
         self._programs[key] = program
         return program
 
-    def _traced(self, loop: Callable[..., Any], chunk: Chunk, jit: bool) -> Any:
+    def _traced(self, loop: Callable[..., Any], chunk: Chunk, jit: bool = False, any_size: bool = False) -> Any:
         began = time.perf_counter()
         function = tf.function(loop, jit_compile=jit, autograph=False)
-        scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _nothing(chunk)[1:])
-        program = function.get_concrete_function(chunk.signature, *scalars)
+        scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _arguments(chunk, 0, 0)[1:])
+        program = function.get_concrete_function(chunk.open_signature if any_size else chunk.signature, *scalars)
         self.trace_seconds += time.perf_counter() - began
         return program
 
-    def _loop(self, cut: Callable[[Any, tf.Tensor], Any]) -> Callable[..., Any]:
-        def loop(rows: Any, start: tf.Tensor, stop: tf.Tensor, first: tf.Tensor) -> Any:
+    def _loop(self, cut: Callable[[Any, tf.Tensor], Any] | None) -> Callable[..., Any]:
+        """What is traced; without `cut` the batches have the size that is an argument."""
+
+        def loop(rows: Any, start: tf.Tensor, stop: tf.Tensor, first: tf.Tensor, size: tf.Tensor) -> Any:
+            take = cut or partial(slice_batch, batch_size=size)
+
             def proceed(index: tf.Tensor, nonfinite: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
                 return (index < stop) & (nonfinite < 0)
 
             def body(index: tf.Tensor, nonfinite: tf.Tensor, _: tf.Tensor) -> Any:
-                batch = self._preprocess(cut(rows, index))
+                batch = self._preprocess(take(rows, index))
                 loss = tf.cast(tf.reshape(self._step(batch, first + index), []), tf.float32)
                 if self._stop_at_nonfinite:
                     nonfinite = tf.where(tf.math.is_finite(loss), nonfinite, index)
@@ -190,6 +204,6 @@ class CompiledLoop:
         return loop
 
 
-def _nothing(chunk: Chunk) -> tuple[Any, ...]:
-    """The arguments of a call without a step."""
-    return chunk.rows, tf.constant(0), tf.constant(0), tf.constant(chunk.first)
+def _arguments(chunk: Chunk, start: int, stop: int) -> tuple[Any, ...]:
+    """Those of a call from one batch of the chunk to another."""
+    return chunk.rows, tf.constant(start), tf.constant(stop), tf.constant(chunk.first), tf.constant(chunk.batch_size)

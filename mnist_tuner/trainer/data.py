@@ -79,6 +79,8 @@ class Chunk:
         spec: of batches that differ in shape, what they have in common: a structure of `tf.TypeSpec`. Then `rows` has, for each
             tensor that they consist of, ``(values, shapes, starts)``: all its values ``(n,)``, and for each batch its shape
             ``(batches, rank)`` and the place of its first value ``(batches,)``.
+        sizes_differ: whether there are batches of another size, too, such as a short last one: then a plain graph is traced once
+            for all sizes.
     """
 
     rows: Any
@@ -87,6 +89,7 @@ class Chunk:
     batches: int
     whole: bool = True
     spec: Any = None
+    sizes_differ: bool = False
 
     @cached_property
     def signature(self) -> Any:
@@ -95,6 +98,13 @@ class Chunk:
 
         if self.spec is None:
             return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.rows)
+        return self.open_signature
+
+    @cached_property
+    def open_signature(self) -> Any:
+        """What rows are to a program that takes any number of them."""
+        import tensorflow as tf
+
         return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.rows)
 
     @cached_property
@@ -247,7 +257,8 @@ class ArrayLoader(Loader):
             rows = order[first * size : first * size + batches * batch_size]
             padding = (capacity - batches) * size if batch_size == size else 0
             gathered = self._gather(np.concatenate([rows, np.zeros(padding, np.int32)]) if padding else rows)
-            return Chunk(gathered, batch_size, first, batches, whole=batch_size == size)
+            short = 0 < full < len(self)
+            return Chunk(gathered, batch_size, first, batches, whole=batch_size == size, sizes_differ=short)
 
         used, self._used = self._used, True
         yield from one_ahead((fetch(*span) for span in spans), at_once=used)
@@ -287,7 +298,7 @@ def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
     return transform(*batch) if isinstance(batch, tuple) else transform(batch)
 
 
-def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int) -> Any:
+def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int | tf.Tensor) -> Any:
     """Batch number `index` of a chunk's rows.
 
     ``tf.slice`` with a static size: XLA compiles ``rows[i * n : i * n + n]`` to something 75 times slower.

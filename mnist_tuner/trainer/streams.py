@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -126,6 +127,14 @@ class StreamLoader(Loader):
         finally:  # also where the epoch is left before its end
             if isinstance(self.source, keras.utils.PyDataset):
                 self.source.on_epoch_end()
+
+    @cached_property
+    def _sizes_differ(self) -> bool:
+        """Whether there may be batches of several sizes: only a `tf.data.Dataset` says that there are none."""
+        if not isinstance(self.source, tf.data.Dataset):
+            return True
+        shapes = [getattr(part, "shape", tf.TensorShape(None)) for part in tf.nest.flatten(self.source.element_spec)]
+        return any(shape.rank is None or shape[:1] == [None] for shape in shapes)
 
     # Reading.
 
@@ -250,7 +259,7 @@ class StreamLoader(Loader):
         whole = kind == self._shapes[0]
         padding = group[:1] * (self._capacity - len(group)) if whole else []
         rows = tf.nest.map_structure(lambda *parts: tf.convert_to_tensor(np.concatenate(parts)), *group, *padding)
-        return Chunk(rows, sizes[0], first, len(group), whole)
+        return Chunk(rows, sizes[0], first, len(group), whole, sizes_differ=self._sizes_differ)
 
 
 def _arrays(batch: Any) -> Any:
