@@ -16,6 +16,8 @@ from distributed import LocalCluster
 from mnist_tuner.search.dask_engine import LOST, DaskEngine
 from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed
 
+pytestmark = pytest.mark.slow
+
 
 class Nothing:
     """What the pieces of work have in common."""

@@ -23,6 +23,8 @@ from mnist_tuner.trainer import (
     Trainer,
 )
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 X = np.random.default_rng(0).random((40, 4), np.float32)
 Y = (X.sum(axis=1, keepdims=True) > 2).astype(np.float32)

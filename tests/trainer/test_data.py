@@ -186,6 +186,7 @@ def test_strings_are_kept_whole(kind: Any) -> None:
     assert sorted(taken) == [b"", b"blue and green", "grün".encode(), b"red"]
 
 
+@pytest.mark.slow
 def test_long_strings_come_in_stages_of_little_memory() -> None:
     loader = ArrayLoader(np.array(["x" * 100_000] * 400), batch_size=4)
     assert [stage.batches * 400_000 <= STAGE_BYTES for stage in loader.stages(0)] == [True] * 3

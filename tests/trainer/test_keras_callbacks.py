@@ -21,7 +21,7 @@ from mnist_tuner.trainer import ArrayLoader, Callback, ModelCheckpoint, Module, 
 from tests.trainer.conftest import Reused, Weights, weights
 
 # Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 Quiet = Callable[..., Trainer]

@@ -24,6 +24,8 @@ from mnist_tuner.trainer import (
 from tests.support.commands import python
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 Optimizer = keras.optimizers.Optimizer
 

@@ -22,6 +22,8 @@ from mnist_tuner.trainer.programs import loops_of
 from mnist_tuner.trainer.streams import STAGE_BATCHES
 from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 Batch = tuple[npt.NDArray[Any], ...]
 

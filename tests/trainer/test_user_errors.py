@@ -31,6 +31,8 @@ from mnist_tuner.trainer import (
 )
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 
 N = 80

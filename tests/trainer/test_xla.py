@@ -24,6 +24,8 @@ from mnist_tuner.trainer.xla import RUNS_PER_COMPILED_OPERATION, Cost, quick_ran
 from tests.support.commands import python
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Quiet = Callable[..., Trainer]
 
 X = np.random.default_rng(0).normal(size=(64, 12)).astype("float32")
