@@ -13,6 +13,8 @@ import tensorflow as tf
 from mnist_tuner.trainer import LambdaCallback, ModelCheckpoint, Module, Trainer, read_checkpoint
 from tests.conformance.conftest import Journal, Quiet, Rows, Tiny, batches
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = ("start", "epoch_start", "batch_start", "batch_end", "epoch_end", "end")
 FIT = [
     *("D.prepare_data", "D.setup", "D.train_dataloader", "D.val_dataloader"),

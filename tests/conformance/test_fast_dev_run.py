@@ -10,6 +10,8 @@ import pytest
 from mnist_tuner.trainer import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint, Trainer
 from tests.conformance.conftest import Journal, Quiet, Rows, Scripted, Tiny, batches
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("run", "number"), [(True, 1), (1, 1), (3, 3), (99, 5)])
 def test_it_takes_so_many_batches_of_each_stage(run: bool | int, number: int, quiet: Quiet) -> None:

@@ -147,6 +147,7 @@ def of_the_module(entries: list[str]) -> list[str]:
     return [entry for entry in asked if not entry.startswith("D.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "sizes", "parts"), FITS.values(), ids=FITS.keys())
 def test_a_module_that_brings_its_data_is_asked_for_it_where_a_data_module_would_be(
     options: dict[str, Any], sizes: dict[str, int], parts: list[str], quiet: Quiet
@@ -320,6 +321,7 @@ def test_the_other_verbs_call_the_hooks_of_their_noun(verb: str, noun: str, load
     assert journal.entries == [entry for entry in expected if batch_hooks or "_batch_" not in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "noun"), [("validate", "validation"), ("test", "test"), ("predict", "predict")])
 def test_the_other_verbs_ask_a_module_that_brings_its_data(verb: str, noun: str, quiet: Quiet) -> None:
     journal = Journal()
@@ -330,6 +332,7 @@ def test_the_other_verbs_ask_a_module_that_brings_its_data(verb: str, noun: str,
     assert journal.entries == of_the_module(expanded(start, asked, validation("0", "1").replace("validation", noun), end))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_the_metrics_are_printed_where_that_is_asked_for(verb: str, quiet: Quiet, capsys: pytest.CaptureFixture[str]) -> None:
     module, name = Tiny(), {"validate": "val_loss", "test": "test_loss"}[verb]
@@ -365,11 +368,13 @@ def test_two_loaders_are_gone_through_one_after_the_other(verb: str, quiet: Quie
     assert between[12] == f"C.on_{noun}_epoch_end"
 
 
+@pytest.mark.slow
 def test_the_default_predict_step_takes_several_loaders(quiet: Quiet) -> None:
     outputs = quiet().predict(Tiny(), [batches(2), batches(1)])
     assert [[part.shape for part in loader] for loader in outputs] == [[(2, 1), (2, 1)], [(2, 1)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_a_compiled_keras_model_takes_several_loaders(verb: str, quiet: Quiet) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])

@@ -132,6 +132,7 @@ def test_the_number_of_steps_is_known_before_the_first(options: dict[str, Any], 
     assert trainer.global_step == estimate
 
 
+@pytest.mark.slow
 def test_a_module_can_be_fitted_with_another_accumulation_than_before(quiet: Quiet) -> None:
     module = Tiny()
     for accumulation, steps in ((1, 4), (2, 2), (4, 1), (1, 4)):

@@ -59,6 +59,7 @@ REDUCED: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hooked", [False, True], ids=["long calls", "batch hooks"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_epochs_values_are_reduced_as_asked(stage: str, hooked: bool, quiet: Quiet) -> None:
@@ -205,6 +206,7 @@ def test_a_single_loader_in_a_list_has_no_suffix(quiet: Quiet) -> None:
     assert set(result) == {"val_loss"}
 
 
+@pytest.mark.slow
 def test_of_more_than_ten_loaders_each_keeps_its_own(quiet: Quiet) -> None:
     results = quiet().validate(Tiny(), [batches(1 + number) for number in range(12)])
     assert [set(result) for result in results] == [{f"val_loss/dataloader_idx_{number}"} for number in range(12)]

@@ -13,6 +13,8 @@ import pytest
 from mnist_tuner.trainer import LambdaCallback, ModelCheckpoint, Trainer, read_checkpoint
 from tests.conformance.conftest import Quiet, Scripted, ScriptedValidation, Tiny, batches
 
+pytestmark = pytest.mark.slow
+
 NAN = math.nan
 
 

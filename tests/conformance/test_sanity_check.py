@@ -14,6 +14,8 @@ import tensorflow as tf
 from mnist_tuner.trainer import Callback, LambdaCallback, Module, Trainer
 from tests.conformance.conftest import Quiet, Rows, Tiny, batches
 
+pytestmark = pytest.mark.slow
+
 
 class SanityBatches(Callback):
     """The batches of the sanity check, by loader."""

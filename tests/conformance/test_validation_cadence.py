@@ -101,6 +101,7 @@ def compiled() -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [0.25, 0.5, 3])
 def test_the_training_metrics_of_a_keras_model_survive_a_validation_within_the_epoch(interval: Any, quiet: Quiet) -> None:
     plain, within = quiet(), quiet(val_check_interval=interval)

@@ -17,6 +17,8 @@ from mnist_tuner.search.dask_engine import LOST, DaskEngine
 from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, InlineEngine, Pump
 from tests.support.hypermodels import Heard
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Piece:

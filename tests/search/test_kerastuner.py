@@ -17,7 +17,7 @@ from mnist_tuner.search.oracles import STRATEGIES
 from tests.support.hypermodels import Wandering, accuracy, blobs
 
 # The stock tuners load weights into models whose optimizers are new.
-pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")]
 
 X, Y, VALIDATION = blobs()
 

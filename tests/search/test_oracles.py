@@ -132,12 +132,14 @@ class TestAllStrategies:
     def test_no_more_trials_than_the_cap(self, strategy: str) -> None:
         assert len(search(oracle_for(widths, strategy, max_trials=7))) == 7
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["random", "grid", "bayesian"])
     @pytest.mark.parametrize("outstanding", [1, 5])
     def test_every_point_of_a_small_space_is_tried_once(self, strategy: str, outstanding: int) -> None:
         trials = search(oracle_for(four_by_four, strategy, max_trials=100), outstanding=outstanding)
         assert len(trials) == len(distinct(values_of(trials))) == 16
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["random", "grid", "bayesian"])
     def test_conditional_hyperparameters_are_there_only_where_they_are_active(self, strategy: str) -> None:
         found = values_of(search(oracle_for(conditional, strategy, max_trials=100)))
@@ -228,17 +230,20 @@ class TestBayesian:
         hp.Int("a", 1, 12)
         hp.Int("b", 1, 12)
 
+    @pytest.mark.slow
     def test_asks_at_the_same_time_get_different_points_that_are_spread(self) -> None:
         oracle = oracle_for(self.field, "bayesian", max_trials=30)
         search(oracle, self.hill, most=10)
         asked = values_of(oracle.create_trial(f"parallel-{number}") for number in range(4))
         assert len(distinct(asked)) == 4
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_it_finds_the_top_of_a_hill_among_144_points_in_20_trials(self, seed: int) -> None:
         found = values_of(search(oracle_for(self.field, "bayesian", max_trials=20, seed=seed), self.hill))
         assert {"a": 9, "b": 4} in found  # by chance: one time in seven
 
+    @pytest.mark.slow
     def test_it_finds_the_bottom_where_less_is_better(self) -> None:
         objective = keras_tuner.Objective("val_accuracy", "min")
         oracle = oracle_for(self.field, "bayesian", max_trials=20, objective=objective)

@@ -26,6 +26,8 @@ from mnist_tuner.trainer import (
 )
 from tests.trainer.conftest import Digits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def quiet(quiet: Callable[..., Trainer]) -> Callable[..., Trainer]:

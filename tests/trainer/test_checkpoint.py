@@ -66,6 +66,7 @@ def foreign(tmp_path: Path) -> Callable[[str | None], Path]:
     return write
 
 
+@pytest.mark.slow
 def test_a_fitted_model_and_its_optimizer_come_back_bit_for_bit(tmp_path: Path) -> None:
     module = fitted(5, 3)
     Checkpoint.of(module, HEADER).save(tmp_path / "a.safetensors")
@@ -80,6 +81,7 @@ def test_a_fitted_model_and_its_optimizer_come_back_bit_for_bit(tmp_path: Path) 
     assert checkpoint.tensors["optimizer/0"] == 1  # its steps
 
 
+@pytest.mark.slow
 def test_a_restored_model_goes_on_training_as_the_saved_one_would(tmp_path: Path) -> None:
     module, other = fitted(5, 3), fitted(5, 3, seed=1)
     Checkpoint.of(module, HEADER).save(tmp_path / "a")
@@ -89,6 +91,7 @@ def test_a_restored_model_goes_on_training_as_the_saved_one_would(tmp_path: Path
     assert state(other) == state(module)
 
 
+@pytest.mark.slow
 def test_a_model_whose_layers_keras_named_can_be_restored_into_its_like(tmp_path: Path) -> None:
     module = fitted(4, named=False)
     Checkpoint.of(module, HEADER).save(tmp_path / "a")
@@ -114,6 +117,7 @@ def test_a_checkpoint_holds_the_state_of_its_moment() -> None:
     assert {name: tensor.tobytes() for name, tensor in checkpoint.tensors.items()} == taken
 
 
+@pytest.mark.slow
 def test_a_model_without_an_optimizer_takes_the_weights_alone(tmp_path: Path) -> None:
     module = fitted(3)
     Checkpoint.of(module, HEADER).save(tmp_path / "a")
@@ -130,6 +134,7 @@ def test_saving_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [(4,), (3, 3)])
 @pytest.mark.parametrize("optimizer", [False, True])
 def test_a_model_of_another_shape_is_refused_without_a_change(units: tuple[int, ...], optimizer: bool) -> None:
@@ -141,6 +146,7 @@ def test_a_model_of_another_shape_is_refused_without_a_change(units: tuple[int, 
     assert state(other) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [False, True])
 def test_a_checkpoint_of_a_deeper_model_is_refused_without_a_change(optimizer: bool) -> None:
     checkpoint = Checkpoint.of(fitted(6, 6), HEADER)
@@ -151,6 +157,7 @@ def test_a_checkpoint_of_a_deeper_model_is_refused_without_a_change(optimizer: b
     assert state(shallow) == before
 
 
+@pytest.mark.slow
 def test_a_refused_model_is_told_which_variable_differs() -> None:
     with pytest.raises(CheckpointError, match=r"model/0 has shape \(6, 3\) in the checkpoint and \(6, 4\)"):
         Checkpoint.of(fitted(3, optimizer=False), HEADER).restore(fitted(4, optimizer=False))

@@ -24,6 +24,8 @@ from mnist_tuner.trainer import (
 from mnist_tuner.trainer.module_state import loops_of
 from tests.support.nets import Quiet
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).random((40, 4), np.float32)
 Y = (X.sum(axis=1, keepdims=True) > 2).astype(np.float32)
 

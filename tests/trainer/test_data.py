@@ -185,6 +185,7 @@ def test_strings_are_kept_whole(kind: Any) -> None:
     assert sorted(taken) == [b"", b"blue and green", "grün".encode(), b"red"]
 
 
+@pytest.mark.slow
 def test_long_strings_come_in_chunks_of_little_memory() -> None:
     loader = ArrayLoader(np.array(["x" * 100_000] * 400), batch_size=4)
     assert [chunk.batches * 400_000 <= CHUNK_BYTES for chunk in loader.chunks(0)] == [True] * 3

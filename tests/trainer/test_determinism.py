@@ -13,6 +13,8 @@ from mnist_tuner import build_baseline, seed_everything
 from mnist_tuner.trainer import Trainer
 from tests.trainer.conftest import Digits, Reused, assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 
 def dropping_net() -> keras.Model:
     """A net whose training draws random numbers."""

@@ -21,7 +21,8 @@ from tests.support import nets
 from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import Reused, Weights, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# Keras 3.15 reads and saves its variables in a way that NumPy 2 is to give up.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 Make = Callable[[], keras.callbacks.Callback]
 

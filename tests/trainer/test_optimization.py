@@ -26,6 +26,8 @@ from tests.support.commands import python
 from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Optimizer = keras.optimizers.Optimizer
 
 X, Y = points(80)

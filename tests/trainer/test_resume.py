@@ -33,6 +33,8 @@ from mnist_tuner.trainer import (
 )
 from tests.trainer.conftest import Digits, Reused
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12  # of an epoch, in batches of 32
 ROWS, ROWS_WITH_A_SHORT_BATCH = 12 * 32, 11 * 32 + 8
 EPOCHS = 2

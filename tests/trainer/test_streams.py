@@ -24,6 +24,8 @@ from tests.support import nets
 from tests.support.nets import Quiet, net, points
 from tests.trainer.conftest import Reused, Weights, assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 Batch = tuple[npt.NDArray[Any], ...]
 
 N = 72

@@ -34,6 +34,8 @@ from mnist_tuner.trainer.progress import RunningStage
 from tests.support.nets import Net, Quiet, points
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 N = 80
 X, Y = points(N)
 

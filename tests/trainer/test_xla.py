@@ -24,6 +24,8 @@ from tests.support.commands import python
 from tests.support.nets import Quiet
 from tests.trainer.conftest import assert_same_bits, weights
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).normal(size=(64, 12)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("float32")
 
