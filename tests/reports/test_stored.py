@@ -78,6 +78,7 @@ def test_every_report_that_is_written_is_read_back_as_it_was(name: str, tmp_path
         assert (found.selection, found.verdict, found.advice) == (report.selection, report.verdict, report.advice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "seeds", "search"])
 def test_the_commands_reports_are_read_back_as_they_were_wherever_the_folder_lies(kind: str, runs: Runs, tmp_path: Path) -> None:
     folder = runs.single(1) if kind == "single" else getattr(runs, kind)()
