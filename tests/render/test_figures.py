@@ -44,12 +44,14 @@ def text_of(drawing: Drawing) -> list[str]:
     return ["".join(element.itertext()) for element in ET.fromstring(to_svg(drawing)).iter(f"{SVG}text")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_report_has_its_figures(name: str) -> None:
     report, expected = REPORTS[name]
     assert list(drawn(report())) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_figures_are_equal_for_equal_reports(name: str) -> None:
     report = REPORTS[name][0]()

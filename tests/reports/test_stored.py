@@ -171,6 +171,7 @@ NEEDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "search"])
 @pytest.mark.parametrize("value", [None, "text", [{}]], ids=str)
 def test_a_manifest_with_something_else_in_a_place_is_refused_or_read_but_never_ends_in_another_error(
