@@ -65,6 +65,7 @@ def test_there_is_no_circle_of_imports() -> None:
     assert left == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
