@@ -95,6 +95,7 @@ def test_a_packages_names_are_those_of_its_imports_and_every_one_is_there(room: 
         package.Trainr  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

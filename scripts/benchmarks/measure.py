@@ -104,10 +104,10 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: median(row[name] for row in rows) for name in rows[0]}
 
 
-def spread(values: list[float], form: str) -> str:
+def spread(values: list[float], form: str, unit: str = "") -> str:
     """The median of paired differences or ratios, and how far they lie apart."""
     low, high = (format(value, form) for value in (min(values), max(values)))
-    return f"{median(values):{form}} (median of {len(values)}, from {low} to {high})"
+    return f"{median(values):{form}}{unit} (median of {len(values)}, from {low} to {high})"
 
 
 def progress(text: str) -> None:

@@ -180,8 +180,8 @@ def overhead(repeats: int) -> dict[str, Any]:
     rows = [child(instant_search, 1000) for _ in range(repeats)]
     found, above = medians(rows), [row["whole_ms"] - row["dask_ms"] for row in rows]
     print(
-        f"the whole with two workers: {found['whole_ms']:.1f} ms a trial; Dask alone {found['dask_ms']:.1f} ms a task; "
-        f"ms above: {spread(above, '.1f')}"
+        f"the whole with two workers: {found['whole_ms']:.1f} ms a trial; Dask alone {found['dask_ms']:.1f} ms a task: "
+        f"above it {spread(above, '.1f', ' ms')}"
     )
     first, last = (mean(ours["ms"][a:b]) for a, b in ((100, 1100), (-1000, None)))
     return {"stock_ms": stock, "first_ms": first, "last_ms": last, "growth_mb": growth, "rows": rows}

@@ -132,6 +132,6 @@ def report(repeats: int) -> dict[str, Any]:
     )
     pairs = [(child(training)["seconds"], child(training_without_page)["seconds"]) for _ in range(repeats)]
     cost = [with_page - without for with_page, without in pairs]
-    print(f"train with its page takes longer than without by {spread(cost, '.2f')} s.")
+    print(f"train with its page takes longer than without by {spread(cost, '.2f', ' s')}.")
     names = ("read_s", "console_s", "html_s", "html_mb")
     return {"search_of_100_trials": {name: large[name] for name in names}, "page_of_train_s": cost}

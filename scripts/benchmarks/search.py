@@ -154,7 +154,7 @@ def search(repeats: int) -> dict[str, Any]:
     per_minute = {name: 60 * len(WIDTHS) / median(row["command_s"] for row in rows[name]) for name in rows if "search" in name}
     print(
         f"Six trials, start-up included: {per_minute['our_search']:.2f} a minute by ours on {len(os.sched_getaffinity(0))} "
-        f"cores, {per_minute['stock_search']:.2f} by stock KerasTuner: times as many: {spread(ratios, '.1f')}."
+        f"cores, {per_minute['stock_search']:.2f} by stock KerasTuner: {spread(ratios, '.1f', ' times as many')}."
     )
     print(f"Eight equal trials, start-up apart: two workers are {median(gains):.2f} times as fast as one.")
     for name in ("stock_search", "our_search"):

@@ -133,7 +133,7 @@ def trainer(repeats: int) -> dict[str, Any]:
     )
     print(
         f"One step per call, with a batch hook: {epoch['our_hooked_fit']:.2f} s an epoch; plain keras.Model.fit with a batch "
-        f"callback: {epoch['keras_steady']:.2f} s; times as long: {spread(hooked, '.1f')}."
+        f"callback: {epoch['keras_steady']:.2f} s, {spread(hooked, '.1f', ' times as long')}."
     )
     if "lightning_steady" in epoch:
         print(f"PyTorch Lightning, bars off: {epoch['lightning_steady']:.2f} s an epoch.")

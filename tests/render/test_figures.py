@@ -44,12 +44,14 @@ def text_of(drawing: Drawing) -> list[str]:
     return ["".join(element.itertext()) for element in ET.fromstring(to_svg(drawing)).iter(f"{SVG}text")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_report_has_its_figures(name: str) -> None:
     report, expected = REPORTS[name]
     assert list(drawn(report())) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_figures_are_equal_for_equal_reports(name: str) -> None:
     report = REPORTS[name][0]()
@@ -94,6 +96,7 @@ def test_counts_are_written_into_the_matrix_while_there_is_room() -> None:
     assert len(text_of(drawn(samples.run(classes=26))["confusion-matrix"])) < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 20, 26, 62, 256])
 def test_any_number_of_classes_can_be_drawn(classes: int) -> None:
     drawing = drawn(samples.run(classes=classes))["confusion-matrix"]
@@ -106,6 +109,7 @@ def test_a_faultless_net_has_a_matrix_too() -> None:
     assert "no mistakes" in drawn(run)["confusion-matrix"].alt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -139,6 +143,7 @@ def test_seeds_may_have_ended_after_different_epochs() -> None:
     assert "after epoch 5" in drawn(run)["learning-curves"].alt
 
 
+@pytest.mark.slow
 def test_a_search_survives_whatever_its_trials_came_to() -> None:
     report = samples.unjudged_search()
     failed = tuple(samples.trial(i, (32 * i, 64), ()) for i in range(3))

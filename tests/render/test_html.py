@@ -90,6 +90,7 @@ def of(name: str) -> Document:
     return written(REPORTS[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_page_is_a_whole_document(name: str) -> None:
     document = of(name)
@@ -180,6 +181,7 @@ def test_each_seed_has_its_row() -> None:
     assert "counts seeds and images both" in of("seeds").text
 
 
+@pytest.mark.slow
 def test_a_search_gives_its_verdict_first_and_what_to_do_next() -> None:
     for better in (0.0052, 0.0001):
         report = samples.search(better=better)
@@ -258,6 +260,7 @@ def test_nets_that_were_trained_once_are_compared_too() -> None:
     assert f"{report.contestants[0].accuracy.value:.2%} (1)" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -301,6 +301,7 @@ def test_of_several_nets_the_best_is_named_with_those_that_are_as_good(b: bool, 
     assert three({("a", "b"): b, ("a", "c"): c, ("b", "c"): True}).verdict == verdict
 
 
+@pytest.mark.slow
 def test_two_identical_nets_are_told_apart_in_no_more_than_one_of_twenty_duels() -> None:
     """Of trained nets that are the same in expectation, each digit as hard for one as for the other."""
     generator, duels = np.random.default_rng(11), 4_000
@@ -330,6 +331,7 @@ def test_a_better_net_is_found_out_in_most_duels() -> None:
     assert np.mean([each.distinguishable for each in won]) > 0.6
 
 
+@pytest.mark.slow
 def test_four_identical_nets_are_told_apart_in_no_more_than_one_of_twenty_families() -> None:
     generator, families = np.random.default_rng(14), 1_600
     told = alone = 0

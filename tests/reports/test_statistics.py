@@ -115,6 +115,7 @@ def test_the_paired_interval_is_that_of_published_examples() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((0.022, 0.058), abs=1.5e-3)
 
 
+@pytest.mark.slow
 def test_the_paired_interval_excludes_zero_exactly_where_mcnemar_does() -> None:
     for only_a in range(26):
         for only_b in range(26):
@@ -267,6 +268,7 @@ def test_the_interval_of_an_accuracy_holds_the_truth_in_95_percent_of_cases(seed
     assert AT_LEAST <= np.mean([estimate.low <= truth <= estimate.high for estimate in estimates]) <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds_a", "seeds_b", "n", "seed_sd"),
     [(5, 5, 1000, SEED), (2, 8, 1000, SEED), (1, 5, 1000, SEED), (5, 5, 1000, 0.5), (1, 5, 1000, 0.8)],
@@ -287,6 +289,7 @@ def test_of_two_equal_nets_one_is_found_better_in_at_most_5_percent_of_cases() -
     assert np.mean([difference.estimate.excludes_zero for difference in found]) <= AT_MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_sd", [SEED, 2.0])
 def test_the_bootstraps_interval_holds_the_truth_in_95_percent_of_cases(seed_sd: float) -> None:
     generator = np.random.default_rng(6)
@@ -304,6 +307,7 @@ def test_mcnemar_finds_a_difference_between_equal_trainings_in_at_most_5_percent
     assert 0.01 <= np.mean(found) <= AT_MOST
 
 
+@pytest.mark.slow
 def test_the_bootstrap_agrees_with_the_interval_of_the_difference_at_the_size_of_mnist() -> None:
     a, b = trained(np.random.default_rng(8), [(HARD + 0.4, 10), (HARD, 8)], 10_000)
     drawn, computed = bootstrap_difference(a, b), difference_interval(a, b).estimate

@@ -72,6 +72,7 @@ def test_every_report_that_is_written_is_read_back_as_it_was(name: str, tmp_path
         assert (found.selection, found.verdict, found.advice) == (report.selection, report.verdict, report.advice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "seeds", "search"])
 def test_the_commands_reports_are_read_back_as_they_were_wherever_the_folder_lies(kind: str, runs: Runs, tmp_path: Path) -> None:
     folder = runs.single(1) if kind == "single" else getattr(runs, kind)()
@@ -164,6 +165,7 @@ NEEDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "search"])
 @pytest.mark.parametrize("value", [None, "text", [{}]], ids=str)
 def test_a_manifest_with_something_else_in_a_place_is_refused_or_read_but_never_ends_in_another_error(

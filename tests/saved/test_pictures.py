@@ -59,6 +59,7 @@ def doubt(grey: Images) -> str:
     return prepare(grey).doubt or ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_digit_drawn_in_another_way_is_read_as_before(
     mnist: Dataset, net: keras.Model, sample: npt.NDArray[np.int64], way: str
@@ -142,6 +143,7 @@ def test_a_broken_stroke_and_specks_leave_one_digit(mnist: Dataset, net: keras.M
     assert agreed.mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_what_is_like_no_digit_is_told_from_digits(mnist: Dataset) -> None:
     likeness = Likeness(mnist.train_images)
     assert likeness.unlike(mnist.test_images).mean() <= 0.005

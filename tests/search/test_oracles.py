@@ -249,10 +249,12 @@ class TestBayesian:
         oracle = oracle_for(self.field, "bayesian", max_trials=20, objective=objective)
         assert {"a": 9, "b": 4} in values_of(search(oracle, lambda values: -self.hill(values)))
 
+    @pytest.mark.slow
     def test_the_same_results_in_the_same_order_give_the_same_points(self) -> None:
         runs = [values_of(search(oracle_for(self.field, "bayesian", max_trials=14), self.hill, outstanding=3)) for _ in range(2)]
         assert runs[0] == runs[1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("known", [5, 11, 16])
     def test_a_resumed_search_that_knows_the_first_points_goes_on_with_the_same_ones(self, known: int) -> None:
         trials = search(oracle_for(self.field, "bayesian", max_trials=16), self.hill, outstanding=2)
@@ -260,6 +262,7 @@ class TestBayesian:
         resumed.known = {trial.trial_id: dict(trial.hyperparameters.values) for trial in trials[:known]}
         assert values_of(search(resumed, self.hill, outstanding=2)) == values_of(trials)
 
+    @pytest.mark.slow
     def test_a_flat_score_disturbs_nothing(self) -> None:
         assert len(search(oracle_for(four_by_four, "bayesian", max_trials=12), lambda values: 0.5)) == 12
 

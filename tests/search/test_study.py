@@ -159,6 +159,7 @@ class TestIdentity:
     def test_the_same_search_is_let_in(self, folder: Path) -> None:
         assert len(search(folder).ranked()) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["bayesian", "hyperband"])
     def test_a_search_may_go_on_with_more_workers_and_does_what_it_would_have_done(self, strategy: str, tmp_path: Path) -> None:
         options: dict[str, Any] = {"strategy": strategy, "max_trials": 7, "epochs": 3}

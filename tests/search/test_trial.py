@@ -112,6 +112,7 @@ def two_replicates() -> TrialResult:
     return run(Built(restless), seeds=(3, 4), epochs=4, keeps_states=True)
 
 
+@pytest.mark.slow
 class TestPurity:
     def test_what_ran_before_changes_nothing(self) -> None:
         first = run(Wandering(), seeds=(3, 4), keeps_states=True)

@@ -70,6 +70,7 @@ for _name in vars(Callback):
         setattr(Recorder, _name, _recorded(_name))
 
 
+@pytest.mark.slow
 def test_a_module_learns(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     net = Net()
     trainer = quiet(max_epochs=3, jit_compile="auto")
@@ -234,6 +235,7 @@ def test_logging_outside_a_run_is_an_error() -> None:
         Net().log("x", 1.0)
 
 
+@pytest.mark.slow
 def test_a_batch_hook_sees_every_batch_and_changes_no_bit(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     class Counter(Callback):
         def __init__(self) -> None:
@@ -452,6 +454,7 @@ def test_a_net_without_input_shape_is_built_on_the_data(digits: Digits, quiet: C
     assert net.model.count_params() == 7850
 
 
+@pytest.mark.slow
 def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
@@ -466,6 +469,7 @@ def test_a_model_compiled_anew_is_trained_with_its_new_optimizer(digits: Digits,
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_layer_frozen_between_two_fits_stays_as_it_is(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     model = build_baseline(seed=0)
     module = KerasModule(model)
@@ -525,6 +529,7 @@ def test_a_failing_clean_up_hides_nothing_and_hinders_nothing(digits: Digits, qu
     assert recorder.calls[-2:] == ["on_exception", "teardown"]
 
 
+@pytest.mark.slow
 def test_a_metric_with_a_value_per_class_is_shown_by_class(digits: Digits, quiet: Callable[..., Trainer]) -> None:
     class OneHotF1(keras.metrics.F1Score):
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

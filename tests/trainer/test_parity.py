@@ -13,6 +13,8 @@ from mnist_tuner.mnist.data import Dataset
 from mnist_tuner.trainer import ArrayLoader, Trainer
 from tests.trainer.conftest import Digits, weights
 
+pytestmark = pytest.mark.slow
+
 N = 3008
 """Images: 94 batches of 32."""
 
