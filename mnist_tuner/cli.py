@@ -16,8 +16,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mnist_tuner._version import __version__
-from mnist_tuner.config import CLASSES, COMMON, DATA, OUTPUT, RUN, Option, SearchConfig, TrainConfig, options_of, read_options
+from mnist_tuner.config import CLASSES, DATA, OUTPUT, SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.options import COMMON, RUN, Option, options_of, read_options
 
 # The base of every usage error; typer's own name for it differs between releases, its place does not.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]

@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 from rich.cells import cell_len
 
 from mnist_tuner.cli import Json, command
-from mnist_tuner.config import RUN, Option, SearchConfig, TrainConfig, options_of, read_options, write_options
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
+from mnist_tuner.options import RUN, Option, options_of, read_options, write_options
 from mnist_tuner.runner import train, training
 from mnist_tuner.runner.trainings import _place
 from tests.support.called import Made, called, refused, write_shades

@@ -14,7 +14,22 @@ from tests.support.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
 ORDER = (
-    *("errors", "lazy", "trainer", "startup", "runs", "config", "mnist", "search", "reports", "render", "saved", "runner", "cli"),
+    *(
+        "errors",
+        "lazy",
+        "trainer",
+        "startup",
+        "runs",
+        "options",
+        "config",
+        "mnist",
+        "search",
+        "reports",
+        "render",
+        "saved",
+        "runner",
+        "cli",
+    ),
 )
 """The rooms; each may import those before it, and itself."""
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mnist_tuner.config import SearchConfig, TrainConfig, options_of
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import check_memory
 from mnist_tuner.mnist.data import Dataset, MNISTDataModule, timed_load
+from mnist_tuner.options import options_of
 from mnist_tuner.render.search import heading, result, result_line, setting
 from mnist_tuner.reports.comparison import compare, contestant
 from mnist_tuner.reports.report import SCHEMA_VERSION, classification_report, summarize

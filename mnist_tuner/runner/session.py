@@ -18,9 +18,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from mnist_tuner._version import __version__
-from mnist_tuner.config import SearchConfig, TrainConfig, write_options
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.data import Dataset, check_data
+from mnist_tuner.options import write_options
 from mnist_tuner.render.page import keep_page
 from mnist_tuner.render.run import as_text, headline
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mnist_tuner.config import TrainConfig, options_of, threads_for
+from mnist_tuner.config import TrainConfig, threads_for
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.baseline import build, check_memory, judge, judging_module
 from mnist_tuner.mnist.data import data_module, timed_load
+from mnist_tuner.options import options_of
 from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import load_drawing
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport, Timing, classification_report, summarize

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mnist_tuner.config import TrainConfig, options_of
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import build, judge, judging_module
 from mnist_tuner.mnist.data import MNISTDataModule, data_module
+from mnist_tuner.options import options_of
 from mnist_tuner.runs import finite
 from mnist_tuner.search.engine import Done, Engine, Failed, Pump
 from mnist_tuner.search.experiment import Experiment, put_back
