@@ -143,6 +143,7 @@ def test_what_a_module_logs_over_an_epoch_survives_a_validation_within_it(quiet:
     assert trainer.callback_metrics == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_validations_change_nothing_that_is_trained(quiet: Quiet) -> None:
     kernels = []
     for options in ({"limit_val_batches": 0}, {"val_check_interval": 1}):

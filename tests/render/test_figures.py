@@ -73,6 +73,7 @@ def test_the_description_has_the_main_numbers() -> None:
     assert f"{run.seeds.mean.value:.2%} ({100 * low:.2f} to {100 * high:.2f} %)" in found["seed-accuracies"].alt
 
 
+@pytest.mark.slow
 def test_the_best_the_recommended_and_the_baseline_are_named() -> None:
     report, found = samples.search(), drawn(samples.search())
     for trial, role in ((report.best, "best"), (report.recommended, "recommended"), (report.first, "baseline")):
@@ -208,6 +209,7 @@ def test_a_name_is_written_as_it_is() -> None:
     assert "a $b$ <c> & minus d #1b2027" in text_of(drawn(samples.comparison(2, 2, ("d #1b2027", "a $b$ <c> &")))["differences"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_on_the_page_colours_are_the_pages_and_ids_unique(name: str) -> None:
     drawings = draw(REPORTS[name][0]())

@@ -283,6 +283,7 @@ def test_the_interval_of_a_difference_holds_the_truth_in_95_percent_of_cases(
     assert AT_LEAST <= np.mean([estimate.low <= truth <= estimate.high for estimate in estimates]) <= 0.985
 
 
+@pytest.mark.slow
 def test_of_two_equal_nets_one_is_found_better_in_at_most_5_percent_of_cases() -> None:
     generator = np.random.default_rng(5)
     found = [difference_interval(*trained(generator, [(HARD, 5)] * 2, 1000)) for _ in range(CASES)]
@@ -299,6 +300,7 @@ def test_the_bootstraps_interval_holds_the_truth_in_95_percent_of_cases(seed_sd:
     assert AT_LEAST <= np.mean([estimate.low <= truth <= estimate.high for estimate in estimates]) <= 0.99
 
 
+@pytest.mark.slow
 def test_mcnemar_finds_a_difference_between_equal_trainings_in_at_most_5_percent_of_cases() -> None:
     generator = np.random.default_rng(7)
     discordant = generator.integers(6, 120, CASES)

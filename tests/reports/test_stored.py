@@ -84,6 +84,7 @@ def test_the_commands_reports_are_read_back_as_they_were_wherever_the_folder_lie
     assert load_predictions(found).labels.shape == (200,)
 
 
+@pytest.mark.slow
 def test_the_commands_predictions_are_those_that_the_report_is_about(runs: Runs) -> None:
     for folder, seeds in ((runs.single(2), (2,)), (runs.seeds(), (0, 1, 2))):
         report = load_report(folder)

@@ -78,6 +78,7 @@ def test_what_is_prepared_already_stays_as_it_is(mnist: Dataset) -> None:
     assert sum(one.doubt is not None for one in seen) <= 2
 
 
+@pytest.mark.slow
 def test_a_negative_of_a_prepared_digit_is_turned_back(mnist: Dataset, net: keras.Model) -> None:
     originals = mnist.test_images[:500]
     seen = np.stack([prepare(255 - image).image for image in originals])
@@ -127,6 +128,7 @@ def test_a_filled_page_is_more_than_a_digit(mnist: Dataset) -> None:
     assert doubt(np.pad(np.zeros((10, 90), np.uint8), 20, constant_values=255)) == "more than a digit: far wider than high"
 
 
+@pytest.mark.slow
 def test_a_broken_stroke_and_specks_leave_one_digit(mnist: Dataset, net: keras.Model) -> None:
     generator = np.random.default_rng(5)
     pictures = []
