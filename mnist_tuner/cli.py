@@ -152,10 +152,12 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _check_duration(text: str | None) -> None:
+    if text is None:
+        return
     from mnist_tuner.trainer.duration import parse_duration
 
     try:
-        parse_duration("1s" if text is None else text)
+        parse_duration(text)
     except ValueError as error:
         raise InputError(f"--max-time: {error}") from None
 

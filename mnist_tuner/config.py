@@ -15,9 +15,12 @@ DATA = Option(
     unset="the embedded MNIST",
     variable="MNIST_TUNER_DATA",
     panel=FILES,
+    shapes_result=False,
 )
-CLASSES = Option("File of the classes' names, one a line.", unset="classes.txt in the folder, if any", panel=FILES)
-OUTPUT = Option("Folder in which the runs' folders are.", variable="MNIST_TUNER_OUTPUT", panel=FILES)
+CLASSES = Option(
+    "File of the classes' names, one a line.", unset="classes.txt in the folder, if any", panel=FILES, shapes_result=False
+)
+OUTPUT = Option("Folder in which the runs' folders are.", variable="MNIST_TUNER_OUTPUT", panel=FILES, shapes_result=False)
 _SEED, _MANY, _SOME, _SHARE = (0, 2**32 - 1), (1, 100_000), (1, 1_000), (0.0, math.nextafter(1, 0))
 
 
@@ -42,7 +45,10 @@ class TrainConfig(Options):
     ] = (100, 100)
     learning_rate: Annotated[float, Option("Adam's learning rate.", (1e-12, 1000.0))] = 0.001
     seed: Annotated[int, Option("Seed of weights, order and split.", _SEED)] = 0
-    seeds: Annotated[int, Option("Trainings, with seeds from --seed on; on all cores.", _SOME, panel=RUN, may_change=True)] = 1
+    seeds: Annotated[
+        int,
+        Option("Trainings, with seeds from --seed on; on all cores.", _SOME, panel=RUN, shapes_result=False, may_change=True),
+    ] = 1
     val_fraction: Annotated[
         float,
         Option("Share of the training images held out for validation.", _SHARE, expected="0 or more and less than 1"),
@@ -58,6 +64,7 @@ class TrainConfig(Options):
             words={"auto": "auto"},
             expected="auto, or 1 to 256",
             panel=RUN,
+            shapes_result=False,
         ),
     ] = "auto"
     fast_dev_run: Annotated[bool, Option("One batch of everything, to try it out.")] = False
@@ -72,6 +79,7 @@ class TrainConfig(Options):
             choices=("csv", "tensorboard"),
             separator=",",
             panel=FILES,
+            shapes_result=False,
         ),
     ] = ("csv",)
     _command: ClassVar[str] = "train"
@@ -147,12 +155,19 @@ class SearchConfig(Options):
             words={"auto": None},
             form="auto, or a number of processes such as 2, or 0",
             panel=RUN,
+            shapes_result=False,
             may_change=True,
         ),
     ] = None
     scheduler: Annotated[
         str | None,
-        Option("Address of a Dask cluster, such as tcp://host:8786.", unset="this machine", panel=RUN, may_change=True),
+        Option(
+            "Address of a Dask cluster, such as tcp://host:8786.",
+            unset="this machine",
+            panel=RUN,
+            shapes_result=False,
+            may_change=True,
+        ),
     ] = None
     _command: ClassVar[str] = "search"
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_typ
 from mnist_tuner.errors import InputError
 
 FILES, RUN, COMMON = "Data and folders", "How it runs", "Of every command"
-"""Parts of the help. What stands in none of them shapes the result."""
+"""Parts of the help."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,8 @@ class Option:
     unset: str = ""  # what the help says of the default; by default its value
     variable: str | None = None  # of the environment, in which it may stand
     short: str | None = None  # another name on the command line
-    panel: str | None = None  # its part of the help; None where a training's result depends on it
+    panel: str | None = None  # its part of the help
+    shapes_result: bool = True  # whether a training's result depends on it; the data is told apart by what is in it
     complete: Callable[[str], Sequence[str]] | None = None  # what a shell offers for a beginning; by default the choices
     may_change: bool = False  # whether a run may go on with another value
     name: str = ""  # of what it is declared for; this and the next two are filled in by `options_of`
@@ -54,11 +55,6 @@ class Option:
     def is_text(self) -> bool:
         """Whether it is a text on the command line, and something else in Python."""
         return bool(self.separator or self.words)
-
-    @property
-    def shapes_result(self) -> bool:
-        """Whether a training's result depends on it; the data is told apart by what is in it."""
-        return self.panel is None
 
     @property
     def allowed(self) -> str:
@@ -99,7 +95,7 @@ class Option:
         is_list = isinstance(value, (list, tuple))
         fits = [isinstance(item, kinds) and (type(item) is not bool or bool in kinds) for item in (value if is_list else [value])]
         if is_list != bool(self.separator) or not all(fits):
-            hint = inspect.formatannotation(self.hint).replace("pathlib.", "")
+            hint = inspect.formatannotation(self.hint).replace("pathlib._local.", "").replace("pathlib.", "")
             raise InputError(f"the configuration's {self.name} is {value!r}: expected {hint}")
 
     def check(self, value: Any) -> None:
@@ -162,8 +158,8 @@ class Options:
         options = options_of(cls)
         if not isinstance(values, dict):
             raise InputError(f"the configuration is {values!r}: expected an object of options")
-        if values.keys() - options.keys():
-            raise InputError(f"the configuration has unknown options: {', '.join(sorted(map(str, values)))}")
+        if unknown := sorted(map(str, values.keys() - options.keys())):
+            raise InputError(f"the configuration has unknown options: {', '.join(unknown)}")
         for name, value in values.items():
             options[name].check_type(value)
         return cls(**{name: options[name].read(value) for name, value in values.items()})
@@ -216,7 +212,7 @@ def read_options(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
         if name in options:
             raise InputError(f"{place}: {key} is there twice")
         kind = next((kind for kind in (bool, int, float) if kind in option.kinds and not option.is_text), str)
-        is_list = isinstance(value, list) and value and all(type(item) in (int, str) for item in value)
+        is_list = isinstance(value, list) and value and option.separator and all(type(item) in (int, str) for item in value)
         if (kind, type(value)) not in ((kind, kind), (float, int), (str, int)) and not (kind is str and is_list):
             raise InputError(f"{place}: {key} is {value!r}: expected {_NAMES[kind]}")
         options[name] = option.text(value) if kind is str else value

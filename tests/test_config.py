@@ -23,7 +23,7 @@ from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.options import RUN, Option, options_of, read_options, write_options
 from mnist_tuner.runner import train, training
-from mnist_tuner.runner.trainings import _place
+from mnist_tuner.runner.trainings import training_key
 from tests.support.called import Made, called, refused, write_shades
 from tests.support.commands import environment, on_a_terminal
 
@@ -453,7 +453,7 @@ class Decaying(TrainConfig):
     """The options of train, and two more."""
 
     weight_decay: Annotated[float, Option("How fast weights fade.", (0.0, 0.5))] = 0.0
-    pause: Annotated[int, Option("Seconds between epochs.", (0, 60), panel=RUN, may_change=True)] = 0
+    pause: Annotated[int, Option("Seconds between epochs.", (0, 60), panel=RUN, shapes_result=False, may_change=True)] = 0
 
 
 def decaying(*arguments: str | Path) -> Decaying:
@@ -511,8 +511,8 @@ def test_one_more_option_is_kept_when_a_run_goes_on_and_tells_trainings_apart(
         training.resumed_config(tmp_path, {"weight_decay": 0.1})
     resumed = training.resumed_config(tmp_path, {"pause": 2})
     assert resumed == Decaying(weight_decay=0.1, pause=2)
-    assert _place(resumed) == _place(Decaying(weight_decay=0.1)) != _place(Decaying())
-    assert json.loads(_place(TrainConfig())).keys() == {
+    assert training_key(resumed) == training_key(Decaying(weight_decay=0.1)) != training_key(Decaying())
+    assert json.loads(training_key(TrainConfig())).keys() == {
         *("batch_size", "early_stopping", "epochs", "fast_dev_run", "hidden", "learning_rate", "precision", "seed"),
         "val_fraction",
     }

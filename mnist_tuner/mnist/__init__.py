@@ -1,4 +1,4 @@
-"""The baseline network, and the search space around it; imported when they are first used."""
+"""The data, the baseline network, and the search space around it; imported when they are first used."""
 
 from typing import TYPE_CHECKING
 

@@ -54,7 +54,7 @@ class Predictions:
     problems: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document; the README has its schema."""
+        """The JSON document; README.md in this folder has its schema."""
         return {
             "schema_version": SCHEMA_VERSION,
             "command": "predict",

@@ -288,7 +288,7 @@ class RunReport:
         return Estimate(self.test.accuracy, *self.test.wilson95)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document; the README has its schema."""
+        """The JSON document; README.md in this folder has its schema."""
         return {
             "schema_version": SCHEMA_VERSION,
             "command": self.command,
@@ -334,7 +334,7 @@ class Evaluation:
         return Estimate(self.test.accuracy, *self.test.wilson95)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document; the README has its schema."""
+        """The JSON document; README.md in this folder has its schema."""
         return {
             "schema_version": SCHEMA_VERSION,
             "command": "evaluate",

@@ -99,7 +99,7 @@ def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
 
 
 def list_document(listed: Sequence[ListedRun | SkippedFolder], parent: Path) -> dict[str, Any]:
-    """The JSON document of the list; the README has its schema."""
+    """The JSON document of the list; README.md in this folder has its schema."""
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "runs",
@@ -124,7 +124,7 @@ def compare_runs(reports: Sequence[RunReport | SearchReport]) -> ComparisonRepor
     data = _same_test_images(reports, predictions)
     names, labels = _names(reports), predictions[0].labels
     nets = [
-        contestant(name, report.units, report.parameters, made.seeds, labels, made.predicted)
+        contestant(name, report.units, report.parameters, made.seeds, made.labels, made.predicted)
         for name, report, made in zip(names, reports, predictions, strict=True)
     ]
     order = sorted(range(len(nets)), key=lambda i: -nets[i].accuracy.value)

@@ -192,7 +192,7 @@ class SearchReport:
         return config.command
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document; the README has its schema."""
+        """The JSON document; README.md in this folder has its schema."""
         best, baseline, selection = self.best, self.first, self.selection
         final = None
         if self.baseline is not None:

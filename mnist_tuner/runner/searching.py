@@ -141,7 +141,7 @@ class _Search(Steps):
             dataset, _ = reading.result()
             self.tuner = self._make_tuner(dataset, security)
             self.engine: Engine = self.tuner.make_engine()
-        run.stack.callback(self.engine.close)
+            run.stack.callback(self.engine.close)
         try:
             self.data = MNISTDataModule(dataset, BATCH_SIZE, VAL_FRACTION, split_seed=config.seed)
         except InputError as error:

@@ -67,7 +67,7 @@ class Session(Generic[Config, Report]):
         quiet: whether just the result is wanted there.
         console: where all else is told; where that is not wanted, nowhere.
         began: when the process began, by ``time.perf_counter()``.
-        steps: of the command; set before the first of them.
+        steps: of the command; by default those of one that keeps nothing.
         seconds: what has been measured, by its name in the report's timing.
         mistakes: the images of the report's mistakes, uint8 ``(mistakes, height, width)``, once it has been tested.
         stack: of what is to be closed at the end.
@@ -81,7 +81,7 @@ class Session(Generic[Config, Report]):
     screen: Console
     quiet: bool
     began: float
-    steps: Steps = field(init=False)
+    steps: Steps = field(default_factory=Steps)
     seconds: dict[str, float] = field(default_factory=dict)
     mistakes: npt.NDArray[np.uint8] | None = None
     stack: ExitStack = field(default_factory=ExitStack)
@@ -147,18 +147,19 @@ class Session(Generic[Config, Report]):
 
     def give_up(self, error: BaseException) -> None:
         """Writes down how the run ended; after bad input there is nothing to keep, but for trials. A full disk hides nothing."""
+        known = self.steps.so_far()
         if isinstance(error, InputError):
             if self.before:
                 self.folder.write_manifest(self.before)
                 return
-            if not getattr(self.report, "trials", ()):
+            if not known.get("trials"):
                 self.folder.discard()
                 return
         if self.report.status == "finished":  # all is written
             return
         interrupted = isinstance(error, KeyboardInterrupt)
         self.know(
-            **self.steps.so_far(),
+            **known,
             status="interrupted" if interrupted else "failed",
             error=None if interrupted else f"{error}" or type(error).__name__,
         )

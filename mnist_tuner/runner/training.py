@@ -207,7 +207,7 @@ class OneSeed(Steps):
         run.seconds["compile_s"] = self.trainer.compile_seconds
         self.trainer.loggers = []  # what is logged is the training; the test stands in the report
         self.trainer.profiler = Profiler()
-        run.know(epochs=tuple(self.history.epochs), stopped=self._why_it_stopped())
+        run.know(epochs=tuple(self.history.epochs), stopped=self._why_it_stopped(self.trainer))
 
     def _make_trainer(self) -> Trainer:
         from mnist_tuner.trainer import (
@@ -245,12 +245,11 @@ class OneSeed(Steps):
             default_root_dir=run.folder.path,
         )
 
-    def _why_it_stopped(self) -> str | None:
+    def _why_it_stopped(self, trainer: Trainer) -> str | None:
         """Why the training ended before its last epoch; None where it did not."""
-        assert self.trainer is not None
-        if not self.trainer.should_stop:
+        if not trainer.should_stop:
             return None
-        where = f"after epoch {self.trainer.current_epoch}"
+        where = f"after epoch {trainer.current_epoch}"
         if self.early_stopping is not None and self.early_stopping.stopping_reason_message:
             return f"{where}: {self.early_stopping.stopping_reason_message}"
         return f"in or {where}: the time is over; --resume goes on"

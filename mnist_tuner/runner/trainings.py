@@ -235,7 +235,7 @@ def train_all(
                 owner = entry["of"] if entry["model"] else owner
             except (KeyError, TypeError, ValueError):
                 raise InputError(f"{path}: damaged: an entry is no training's result") from None
-        places = [_place(config) for config in configs]
+        places = [training_key(config) for config in configs]
         waiting = []
         for number, place in enumerate(places):
             if place in known and (number > 0 or (place == owner and model_path.exists())):
@@ -263,7 +263,7 @@ def train_all(
         return [known[place] for place in places], [tuple(json.loads(place)["hidden"]) for place in known]
 
 
-def _place(config: TrainConfig) -> str:
+def training_key(config: TrainConfig) -> str:
     """What a training's result depends on, besides the data."""
     values = config.to_dict()
     names = [name for name, option in options_of(type(config)).items() if option.shapes_result]

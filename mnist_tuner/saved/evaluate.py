@@ -1,4 +1,4 @@
-"""The runner of evaluate: a saved model is tested, on its own data or on other."""
+"""Evaluate: a saved model is tested, on its own data or on other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner of export: a trained model becomes a file that other programs load, preprocessing included."""
+"""Export: a trained model becomes a file that other programs load, preprocessing included."""
 
 from __future__ import annotations
 

@@ -92,17 +92,17 @@ class SavedModel:
         Raises:
             InputError: it cannot be loaded.
         """
+        options, data, is_checkpoint = self.options, self.data, self.path.suffix == ".safetensors"
+        if is_checkpoint and (not isinstance(options, TrainConfig) or data is None):
+            raise InputError(
+                f"{self.path}: outside of a run's folder a checkpoint does not say of what net it is: give a model.keras"
+            )
         with status(screen, "loading TensorFlow ..."):
             load_tensorflow(threads=1)
         from mnist_tuner.saved.network import load_checkpoint, load_keras_file
 
-        if self.path.suffix != ".safetensors":
+        if not is_checkpoint or not isinstance(options, TrainConfig) or data is None:
             return load_keras_file(self.path)
-        options, data = self.options, self.data
-        if not isinstance(options, TrainConfig) or data is None:
-            raise InputError(
-                f"{self.path}: outside of a run's folder a checkpoint does not say of what net it is: give a model.keras"
-            )
         return load_checkpoint(self.path, options.hidden, data.image_shape, data.classes, options.precision)
 
     def load_data(self, data: Path | None = None, classes: Path | None = None) -> Dataset:

@@ -1,4 +1,4 @@
-"""The runner of predict: a saved model reads pictures."""
+"""Predict: a saved model reads pictures."""
 
 from __future__ import annotations
 

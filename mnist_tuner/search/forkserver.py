@@ -8,6 +8,6 @@ import os
 from mnist_tuner.search import loading
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would not survive a fork; trials have one each
-loading._load(woken=False)
+loading.load_now(woken=False)
 for _name in ("distributed", "mnist_tuner.search.worker", "mnist_tuner.trainer.keras_fit", "mnist_tuner.mnist.hypermodel"):
     importlib.import_module(_name)

@@ -25,7 +25,7 @@ def begin_loading() -> None:
     """Loads TensorFlow in a thread, once."""
     global _loading
     if _loading is None:
-        _loading = threading.Thread(target=_load, daemon=True)
+        _loading = threading.Thread(target=load_now, daemon=True)
         _loading.start()
 
 
@@ -42,7 +42,7 @@ def finish_loading() -> None:
         raise RuntimeError(f"TensorFlow could not be loaded: {_failure[0]}") from _failure[0]
 
 
-def _load(woken: bool = True) -> None:
+def load_now(woken: bool = True) -> None:
     from mnist_tuner.startup import load_keras_tuner, load_tensorflow
     from mnist_tuner.trainer.backend import choose_backend
 

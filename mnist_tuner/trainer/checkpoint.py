@@ -30,7 +30,7 @@ class Saved(Protocol):
         """The metrics that hold state."""
 
     @property
-    def _fits(self) -> bool:
+    def has_been_fitted(self) -> bool:
         """Whether a fit has begun, so that a checkpoint keeps more than the weights."""
 
     def saved_variables(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the number of variables or their shapes differ; nothing has been changed.
         """
-        weights_only = weights_only or not module._fits
+        weights_only = weights_only or not module.has_been_fitted
         kinds = ["model/"] if weights_only else ["model/", "optimizer/", "module/"]
         variables = {name: variable for name, variable in module.saved_variables().items() if name.startswith(tuple(kinds))}
         wanted = {name: tuple(variable.shape) for name, variable in variables.items()}

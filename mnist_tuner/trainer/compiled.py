@@ -128,7 +128,7 @@ class CompiledLoop:
     def _plain(self, chunk: Chunk) -> Any:
         # Batches of all sizes by one program: to trace it costs as much as an epoch of a small net.
         if chunk.sizes_differ and self._takes_any_size and self._jit_compile is not True:
-            key: tuple[Any, ...] = ("plain", repr(chunk.open_signature))
+            key: tuple[Any, ...] = ("plain", chunk.open_key)
             try:
                 return self._programs.get(key) or self._add(key, chunk, any_size=True)
             except Exception:  # the step may need to know the size; if it fails for another reason, it will fail again

@@ -108,6 +108,11 @@ class Chunk:
         return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.rows)
 
     @cached_property
+    def open_key(self) -> str:
+        """The same for all chunks that a program for any number of rows serves."""
+        return repr(self.open_signature)
+
+    @cached_property
     def key(self) -> tuple[str, str, int]:
         """The same for all chunks that a program serves."""
         return repr(self.signature), repr(self.spec), self.batch_size if self.spec is None else 0
@@ -301,7 +306,7 @@ def apply_transform(transform: Callable[..., Any] | None, batch: Any) -> Any:
 def slice_batch(rows: Any, index: int | tf.Tensor, batch_size: int | tf.Tensor) -> Any:
     """Batch number `index` of a chunk's rows.
 
-    ``tf.slice`` with a static size: XLA compiles ``rows[i * n : i * n + n]`` to something 75 times slower.
+    ``tf.slice``, with a static size where XLA compiles it: of ``rows[i * n : i * n + n]`` it makes something 75 times slower.
     """
     import tensorflow as tf
 

@@ -56,7 +56,7 @@ class KerasModule(Module):
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
         """The one that the model was compiled with last, and no other, since its train_step takes that; None before a fit."""
-        return self.model.optimizer if self._fits else None
+        return self.model.optimizer if self.has_been_fitted else None
 
     @optimizer.setter
     def optimizer(self, optimizer: keras.optimizers.Optimizer | None) -> None:
@@ -68,7 +68,7 @@ class KerasModule(Module):
         state_of(self).fitted = True
 
     @property
-    def _fits(self) -> bool:
+    def has_been_fitted(self) -> bool:
         return state_of(self).fitted
 
     @property

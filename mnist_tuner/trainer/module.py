@@ -228,7 +228,7 @@ class Module(ModuleHooks):
     # What the trainer calls.
 
     @property
-    def _fits(self) -> bool:
+    def has_been_fitted(self) -> bool:
         """Whether a fit has begun, so that a checkpoint keeps more than the weights."""
         return self.optimizer is not None
 
@@ -295,7 +295,7 @@ class Module(ModuleHooks):
         Not by its name: Keras numbers layers that have none by process (dense_3), so that equal models differ in them.
         """
         kinds = {"model": model_of(self).variables}
-        if self._fits:
+        if self.has_been_fitted:
             kinds["optimizer"] = [] if self.optimizer is None else self.optimizer.variables
             kinds |= {f"metrics/{number}": metric.variables for number, metric in enumerate(self.metrics)}
             kinds["module"] = self.own_variables()

@@ -197,7 +197,7 @@ def take_order(loader: Loader, progress: Progress, resumed: Checkpoint | None, b
             warnings.warn(
                 f"the training began with an order of seed {before} and is resumed with {shuffled.seed}: the result will differ "
                 "from one never stopped",
-                stacklevel=4,
+                stacklevel=5,
             )
         else:
             shuffled.seed = int(before or 0)
@@ -205,7 +205,7 @@ def take_order(loader: Loader, progress: Progress, resumed: Checkpoint | None, b
         warnings.warn(
             f"the checkpoint is from within an epoch of {resumed.header.num_training_batches} batches, and now it has {batches}: "
             "with other data or batches the result will differ from one never stopped",
-            stacklevel=4,
+            stacklevel=5,
         )
     progress.data_seed = None if shuffled is None else shuffled.seed
 
@@ -218,7 +218,7 @@ def warn_if_compiled_otherwise(checkpoint: Checkpoint | None, jit_compiled: bool
         warnings.warn(
             f"the checkpoint was made with {names[before]} and is resumed with {names[not before]}: the result will differ; see "
             "jit_compile",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

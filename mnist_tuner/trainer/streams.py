@@ -108,7 +108,7 @@ class StreamLoader(Loader):
         batch = self._first()
         if batch is None:
             raise ValueError(f"the {type(self.source).__name__} gives no batches")
-        return self.preprocess(tf.nest.map_structure(lambda part: _as_tensor(part), batch))
+        return self.preprocess(tf.nest.map_structure(_as_tensor, batch))
 
     def fixed(self, batches: int) -> StreamLoader:
         """The first batches, kept in memory."""

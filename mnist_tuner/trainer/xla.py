@@ -43,6 +43,8 @@ TruncateMod Unpack UnsortedSegmentSum VarHandleOp VariableShape While Xlogy Zero
 _FAST = frozenset(_NAMES.split())
 """The operations that XLA runs at least about as fast as TensorFlow on a processor. What is not among them, as a convolution or
 the gradient of a pooling, has been measured to be slower, or not at all."""
+_OF_ANY_SIZE = frozenset({"Assert", "DynamicStitch"})
+"""What a graph of batches of any size has besides, for shapes that it does not know; XLA is given one of a single size."""
 
 planned_epochs: ContextVar[int] = ContextVar("planned_epochs", default=0)
 """How many epochs are planned for a model in all, where several fits of it, or of models like it, are: as in a search."""
@@ -85,7 +87,8 @@ def cost_of(graph: tf.Graph) -> Cost:
                 visit(functions.get(name, ()), depth + (node.op in ("While", "StatelessWhile")))
 
     visit(definition.node, 0)
-    return Cost(len(runs_at), sum(runs_at), kinds <= _FAST, any(kind.startswith("StatelessRandom") for kind in kinds))
+    fast = kinds <= _FAST | _OF_ANY_SIZE
+    return Cost(len(runs_at), sum(runs_at), fast, any(kind.startswith("StatelessRandom") for kind in kinds))
 
 
 def takes_strings(graph: tf.Graph) -> bool:

@@ -61,9 +61,18 @@ def chosen(quiet: Quiet, model: keras.Model, loader: Any = None, **options: Any)
 # The rule.
 
 
+def test_a_short_last_batch_does_not_keep_xla_away(quiet: Quiet) -> None:
+    short = ArrayLoader(X[:60], Y[:60], batch_size=16)
+    assert chosen(quiet, dense(), short, max_epochs=2) is False
+    assert chosen(quiet, dense(), short, max_epochs=20_000) is True
+
+
 def test_xla_is_taken_where_enough_steps_are_planned_to_earn_back_its_compilation(quiet: Quiet) -> None:
     assert chosen(quiet, dense(), max_epochs=2) is False
     assert chosen(quiet, dense(), max_epochs=20_000) is True
+    assert (
+        chosen(quiet, dense(), ArrayLoader(X[:60], Y[:60], batch_size=16), max_epochs=20_000) is True
+    )  # with a short last batch
     assert chosen(quiet, dense(), max_epochs=20_000, max_steps=50) is False
     assert chosen(quiet, dense(), max_epochs=-1, max_steps=80_000) is True
 
