@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,9 +55,9 @@ def clone(tmp_path: Path, mnist: Dataset, write_idx: Callable[..., Path]) -> Pat
     shutil.copy(ROOT / "tests" / "reports" / "test_search.py", root / "tests")
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
-    stamp = f'. "$0"; stamp_text dev >{root}/.venv/stamp-dev'
+    stamp = f'. "$0"; stamp_text dev >{shlex.quote(str(root))}/.venv/stamp-dev'
     subprocess.run(["/bin/sh", "-euc", stamp, root / "scripts" / "environment.sh"], check=True)
     for folder, first in (("digits", 0), ("other-digits", 500)):
         (root / folder).mkdir()
