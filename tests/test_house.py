@@ -13,24 +13,7 @@ import mnist_tuner
 from tests.support.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
-ORDER = (
-    *(
-        "errors",
-        "lazy",
-        "trainer",
-        "startup",
-        "runs",
-        "options",
-        "config",
-        "mnist",
-        "search",
-        "reports",
-        "render",
-        "saved",
-        "runner",
-        "cli",
-    ),
-)
+ORDER = "errors lazy trainer startup runs options config mnist search reports render saved runner cli".split()
 """The rooms; each may import those before it, and itself."""
 
 
@@ -186,3 +169,12 @@ def test_the_commands_keep_optional_packages_out_while_keras_loads(tmp_path: Pat
     assert python(f"{start}; {LOADED}", PYTHONPATH=path) == "[]\n"
     let_in = python(f"{start}; import sklearn, matplotlib, IPython; {LOADED}", PYTHONPATH=path)
     assert let_in == "['IPython', 'matplotlib', 'sklearn']\n"
+
+
+def test_no_functions_code_is_longer_than_a_screen() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                code = node.body[1 if ast.get_docstring(node) else 0 :] or node.body
+                lines = (code[-1].end_lineno or 0) - code[0].lineno + 1
+                assert lines <= 60, f"{path.relative_to(PACKAGE.parent)}:{node.lineno} {node.name} has {lines} lines of code"
