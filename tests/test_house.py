@@ -13,7 +13,8 @@ import mnist_tuner
 from tests.support.commands import python
 
 PACKAGE = Path(mnist_tuner.__file__).parent
-ORDER = "errors lazy trainer startup runs options config mnist search reports render saved runner cli".split()
+ORDER = ("errors", "lazy", "trainer", "startup", "runs", "options", "config", "mnist", "search")
+ORDER += ("reports", "render", "saved", "runner", "cli")
 """The rooms; each may import those before it, and itself."""
 
 

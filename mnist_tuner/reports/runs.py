@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
+from mnist_tuner.options import options_of
 from mnist_tuner.reports.comparison import ComparisonReport, compare_all, contestant, net_name
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import SearchReport
@@ -172,23 +174,12 @@ def _names(reports: Sequence[RunReport | SearchReport]) -> list[str]:
     ]
 
 
-_COMMON = {
-    "epochs": None,
-    "batch_size": 32,
-    "learning_rate": 0.001,
-    "val_fraction": 0.0,
-    "precision": "32-true",
-    "early_stopping": None,
-}
-"""The options of a training, with what a search's comparison has of them."""
-
-
 def _differences(reports: Sequence[RunReport | SearchReport], predictions: Sequence[TestPredictions]) -> tuple[str, ...]:
     """What the runs differ in besides their widths and seeds: the verdict is about that, too."""
     found: list[str] = []
-    for name, default in _COMMON.items():
-        values = [str(report.config.get(name, default)) for report in reports]
-        if len(set(values)) > 1:
+    for name, option in options_of(TrainConfig).items():
+        values = [str(report.config.get(name, option.default)) for report in reports]  # a search's nets are trained by default
+        if option.shapes_result and name not in ("hidden", "seed") and len(set(values)) > 1:
             found.append(f"{name.replace('_', ' ')} ({', '.join(values)})")
     trained = {
         () if report.data is None else (report.data.train, *sorted(report.data.sha256.items()))

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -200,7 +200,7 @@ def _kept_for(config: TrainConfig, dataset: Dataset) -> _Kept:
     from mnist_tuner.trainer import KerasModule
 
     model = build(config, dataset)
-    key = f"{config.hidden} {dataset.image_shape} {dataset.classes} {config.learning_rate} {config.precision}"
+    key = f"{training_key(replace(config, seed=0))} {dataset.image_shape} {dataset.classes}"
     if not _kept or _kept[0].key != key or not put_back(_kept[0].model, model):
         _kept[:] = [_Kept(key, model, KerasModule(model), judging_module(model))]
     return _kept[0]

@@ -21,7 +21,8 @@ from mnist_tuner.trainer.sources import Sources
 
 
 class TrainerBase(ABC):
-    """How a trainer stands; its attributes are said in `Trainer`, those that only callbacks of ours read here.
+    """A trainer as loops and callbacks see it, without its verbs. Its attributes are said in `Trainer`, but for those that only
+    callbacks of ours read.
 
     Attributes:
         progress: how far the training has come.
@@ -29,7 +30,8 @@ class TrainerBase(ABC):
         epoch_metrics: what was measured in the running epoch; epoch_logs: the same as Keras's callbacks get it at its end.
         accumulation: batches per optimizer step, as the optimizer has it.
         rows_in_epoch: examples trained on in the running epoch since it was begun or resumed.
-        stops_within_epoch: whether the training stops here, and what is logged and validated now is no part of one that goes on.
+        stops_within_epoch: whether the running epoch's end (or its validation) is made only because the training stops: one that
+            goes on has no such here.
     """
 
     callbacks: list[Callback]
@@ -108,7 +110,7 @@ class TrainerBase(ABC):
         return self.limits.reached(self.progress) or self.stopping
 
     def go_to_epoch(self, epoch: int) -> None:
-        """Goes on at the start of an epoch, as a training that came there would."""
+        """Goes on at the start of another epoch, as a training that came there would; Keras's BackupAndRestore asks for it."""
         progress, per_epoch = self.progress, self.num_training_batches
         skipped = 0 if math.isinf(per_epoch) else (epoch - progress.epoch) * int(per_epoch) - progress.batch
         batches = max(0, progress.total_batches + skipped)
@@ -147,7 +149,7 @@ class TrainerBase(ABC):
         steps = batches if math.isinf(batches) else batches // self.accumulate_grad_batches
         return steps if self.max_steps == -1 else min(steps, self.max_steps)
 
-    def steps_of(self, stage: RunningStage) -> int | None:
+    def batches_of(self, stage: RunningStage) -> int | None:
         """The batches of one pass over the data of a stage; None where nobody knows, or no verb runs."""
         if self._sources is None:
             return None
@@ -166,7 +168,7 @@ class TrainerBase(ABC):
 
     # What it has measured.
 
-    def measured(self, metrics: dict[str, float]) -> None:
+    def take_metrics(self, metrics: dict[str, float]) -> None:
         """Takes metrics for the callbacks, as those of the running epoch."""
         self.callback_metrics |= metrics
         self.epoch_metrics |= metrics

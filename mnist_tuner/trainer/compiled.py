@@ -1,4 +1,4 @@
-"""The inner loop: many steps per call, compiled by XLA.
+"""The inner loop: many steps per call, in a graph, which XLA compiles where that pays.
 
 Python is back between calls only, to refresh the display and to look whether to stop. A call takes about 100 ms, found by
 timing. All state lives in variables, so a result does not depend on the calls' lengths.
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from mnist_tuner.trainer.data import Chunk, slice_batch
-from mnist_tuner.trainer.xla import Cost, cost_of, on_a_processor, quick_random_numbers, takes_strings
+from mnist_tuner.trainer.xla import Cost, cost_of, quick_random_numbers, takes_strings, without_gpu
 
 JitCompile = Literal["auto"] | bool
 TARGET_CALL_SECONDS = 0.1
@@ -53,7 +53,7 @@ class CompiledLoop:
 
     Attributes:
         planned_steps: how many are to be run in all, for "auto".
-        preferred: for "auto", what is taken whether it pays or not, such as what a resumed training began with; None for nothing.
+        decided: for "auto", what is taken whether it pays or not, such as what a resumed training began with; None for nothing.
         jit_compiled: whether XLA runs the loop; None before it is known.
         trace_seconds, xla_seconds: what tracing and compiling have cost so far.
     """
@@ -76,7 +76,7 @@ class CompiledLoop:
         self._steps = 1
         self._takes_any_size = True
         self.planned_steps = math.inf
-        self.preferred: bool | None = None
+        self.decided: bool | None = None
         self.jit_compiled: bool | None = None if jit_compile == "auto" else jit_compile
         self.trace_seconds = 0.0
         self.xla_seconds = 0.0
@@ -100,7 +100,7 @@ class CompiledLoop:
         position, nonfinite, loss = program(*_arguments(chunk, start, min(stop, start + length)))
         result = CallResult(int(position), float(loss), None if (bad := int(nonfinite)) < 0 else bad)
         done = result.next - start
-        if chunk.batches > 1 and done:  # what is learned from an epoch's short last batch is nothing
+        if chunk.batches > 1 and done:  # a short last batch says nothing of the others' speed
             fitting = TARGET_CALL_SECONDS * done / (time.perf_counter() - began)
             self._steps = max(1, min(round(fitting), 8 * done, MOST_STEPS_PER_CALL))
         return result
@@ -119,8 +119,10 @@ class CompiledLoop:
     def _takes_xla(self, chunk: Chunk) -> bool:
         if self._jit_compile != "auto":
             return self._jit_compile
-        if self.preferred is not None or not on_a_processor():
-            return self.preferred is not False
+        if self.decided is not None:
+            return self.decided
+        if not without_gpu():
+            return True
         if self._cost is None:
             self._cost = cost_of(self._plain(chunk).graph)
         return self._cost.pays(self.planned_steps)

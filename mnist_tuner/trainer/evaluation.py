@@ -17,7 +17,7 @@ from mnist_tuner.trainer.lifecycle import Verb
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module, model_of
 from mnist_tuner.trainer.module_state import log_of, logging_from, logging_to
-from mnist_tuner.trainer.programs import batch_program, evaluation_loop, preferred_jit, step_program
+from mnist_tuner.trainer.programs import batch_program, decided_jit, evaluation_loop, step_program
 from mnist_tuner.trainer.progress import RunningStage
 from mnist_tuner.trainer.resume import make_ready
 from mnist_tuner.trainer.seed import global_generator
@@ -67,9 +67,9 @@ def measure(
                     pass
             else:
                 _measure_loader(trainer, verb, kind, loader, batches, index)
-        trainer.measured(log.all_values())
+        trainer.take_metrics(log.all_values())
         call(trainer, f"on_{noun}_epoch_end")
-        trainer.measured(log.all_values())
+        trainer.take_metrics(log.all_values())
     return log
 
 
@@ -78,7 +78,7 @@ def _measure_loader(
 ) -> None:
     """The calls of the compiled loop over a loader's batches."""
     loop = evaluation_loop(verb.module, stage, loader, trainer.jit_compile, dataloader_idx)
-    plan(loop, trainer, verb, batches)
+    plan_compilation(loop, trainer, verb, batches)
     for chunk in loader.chunks(0, stop=batches):
         position = 0
         while position < chunk.batches:
@@ -169,10 +169,10 @@ def begin(trainer: TrainerBase, module: Module, stage: RunningStage, anew: bool 
     return log
 
 
-def plan(loop: CompiledLoop, trainer: TrainerBase, verb: Verb, batches: float) -> None:
+def plan_compilation(loop: CompiledLoop, trainer: TrainerBase, verb: Verb, batches: float) -> None:
     """Tells a loop what it chooses by between XLA and a plain graph."""
     loop.planned_steps = _planned_epochs(trainer, verb) * batches
-    loop.preferred = preferred_jit(verb.module, None if verb.resumed is None else verb.resumed.header, trainer.training)
+    loop.decided = decided_jit(verb.module, None if verb.resumed is None else verb.resumed.header, trainer.training)
 
 
 def _planned_epochs(trainer: TrainerBase, verb: Verb) -> float:

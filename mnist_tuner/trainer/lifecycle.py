@@ -112,7 +112,7 @@ def running(trainer: TrainerBase, verb: Verb, device: str | None) -> Iterator[No
     """
     module, datamodule, stage = verb.module, trainer.datamodule, str(verb.fn)
     trainer.state = TrainerState(TrainerStatus.RUNNING, verb.fn)
-    teardown = _teardown(trainer, module, stage)
+    teardown = _teardown(trainer, module, stage)  # a generator: what an exception leaves of it, _clean_up does
     with verb.undo, logging_to(module, None):
         try:
             with tf.device(device), deferred_interrupt() as verb.interrupt:

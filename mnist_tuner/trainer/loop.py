@@ -11,7 +11,7 @@ import tensorflow as tf
 from mnist_tuner.trainer.base import TrainerBase, call, call_callbacks, call_module, overridden
 from mnist_tuner.trainer.compiled import MOST_STEPS_PER_CALL, CompiledLoop
 from mnist_tuner.trainer.data import Chunk, Loader
-from mnist_tuner.trainer.evaluation import assign, call_end, measure, plan, values_of
+from mnist_tuner.trainer.evaluation import assign, call_end, measure, plan_compilation, values_of
 from mnist_tuner.trainer.lifecycle import Verb
 from mnist_tuner.trainer.logging import MetricLog
 from mnist_tuner.trainer.module import Module
@@ -93,18 +93,19 @@ def train_epoch(trainer: TrainerBase, verb: Verb, loader: Loader) -> None:
     verb.metrics_restored |= not progress.batch
     call(trainer, "on_train_epoch_start")
     _validate_if_due(trainer, verb)  # a resumed training may have been stopped just before
-    end = trainer.limits.end_of_epoch(progress, trainer.num_training_batches, trainer.accumulation)
+    end = trainer.limits.epoch_stop(progress, trainer.num_training_batches, trainer.accumulation)
     for chunk in loader.chunks(progress.epoch, progress.batch, end):
         _train_chunk(trainer, verb, loader, chunk, log)
         if trainer.stopping:
             break
+    # The data may also have ended before it was expected to.
     complete = progress.batch >= trainer.num_training_batches or (progress.batch < end and not trainer.stopping)
     trainer.stops_within_epoch = not complete or validation_is_extra(
         trainer.limits, progress, verb.val_check_batches, stopping=trainer.stopping
     )
     if trainer.stops_within_epoch:  # a checkpoint must not hold what is logged from here on
         verb.snapshot = logged_state(trainer, verb.module)
-    trainer.measured(log.all_values())
+    trainer.take_metrics(log.all_values())
     _validate_if_due(trainer, verb, at_end=complete or trainer.stopping)
     call_callbacks(trainer, [each for each in trainer.callbacks if not each.runs_last], "on_train_epoch_end")
     call_module(trainer, "on_train_epoch_end")
@@ -116,7 +117,7 @@ def train_epoch(trainer: TrainerBase, verb: Verb, loader: Loader) -> None:
 
 def _log_epoch(trainer: TrainerBase, log: MetricLog) -> None:
     """The epoch's metrics for the callbacks that run last, and its row for the loggers."""
-    trainer.measured(log.all_values())
+    trainer.take_metrics(log.all_values())
     trainer.epoch_logs = dict(sorted(trainer.epoch_metrics.items()))
     trainer.log_metrics(log.logger_values() | trainer.progress.validation)
     trainer.progress.validation = {}
@@ -128,7 +129,7 @@ def _train_chunk(trainer: TrainerBase, verb: Verb, loader: Loader, chunk: Chunk,
     module, progress = verb.module, trainer.progress
     hooked = overridden(trainer, "on_train_batch_start", "on_train_batch_end")
     loop = train_loop(module, loader, trainer.jit_compile, 1 if hooked else trainer.steps_per_call, trainer.gradient_clipping)
-    plan(loop, trainer, verb, trainer.num_training_batches)
+    plan_compilation(loop, trainer, verb, trainer.num_training_batches)
     _restore_metrics(verb, loop, chunk)
     position = 0
     while position < chunk.batches and not trainer.stopping:
@@ -179,7 +180,7 @@ def _restore_metrics(verb: Verb, loop: CompiledLoop, chunk: Chunk) -> None:
 
 
 def _batches_until_due(trainer: TrainerBase, verb: Verb) -> int:
-    """So many batches may be trained on before there is something to do between two."""
+    """`batches_until_due` with the steps at which callbacks want to be called."""
     steps = [callback.every_n_train_steps for callback in trainer.callbacks if callback.every_n_train_steps]
     if trainer.should_stop and trainer.limits.min_steps:  # it goes on until these have been done, and no further
         steps.append(trainer.limits.min_steps)

@@ -14,6 +14,7 @@ from mnist_tuner.trainer.module import Module, model_of
 from mnist_tuner.trainer.module_state import loops_of, state_of
 from mnist_tuner.trainer.progress import RunningStage
 from mnist_tuner.trainer.tracing import traced
+from mnist_tuner.trainer.xla import without_gpu
 
 
 def train_loop(
@@ -53,8 +54,8 @@ def evaluation_loop(
     return loop
 
 
-def preferred_jit(module: Module, resumed: CheckpointHeader | None, training: bool) -> bool | None:
-    """What a loop takes with jit_compile="auto", whether it pays or not; see `CompiledLoop.preferred`.
+def decided_jit(module: Module, resumed: CheckpointHeader | None, training: bool) -> bool | None:
+    """What a loop takes with jit_compile="auto", whether it pays or not; see `CompiledLoop.decided`.
 
     Args:
         module: whose loop it is.
@@ -70,7 +71,7 @@ def preferred_jit(module: Module, resumed: CheckpointHeader | None, training: bo
 
 def needs_xla(module: Module) -> bool:
     """On a CPU TensorFlow's own float16 products are a hundred times slower than XLA's."""
-    return model_of(module).compute_dtype == "float16" and not tf.config.list_physical_devices("GPU")
+    return model_of(module).compute_dtype == "float16" and without_gpu()
 
 
 def step_program(

@@ -32,7 +32,7 @@ class RunningStage(StrEnum):
 
 
 class TrainerStatus(StrEnum):
-    """How it stands."""
+    """How it stands; "interrupted" after any exception, as in Lightning: `Trainer.interrupted` tells Ctrl-C apart."""
 
     INITIALIZING = "initializing"
     RUNNING = "running"
@@ -187,7 +187,7 @@ class Limits:
         """Whether such an epoch has one, at its end."""
         return isinstance(self.val_check_interval, float) and self.val_check_interval == 1.0
 
-    def end_of_epoch(self, progress: Progress, batches: float, accumulation: int) -> float:
+    def epoch_stop(self, progress: Progress, batches: float, accumulation: int) -> float:
         """The batch of the epoch to end before: at its end, or where max_steps is reached.
 
         Args:

@@ -209,12 +209,13 @@ class Trainer(TrainerBase):
             configure_optimizers
             X on_fit_start
             [on_sanity_check_start, val_dataloader, VALIDATION of a few batches, on_sanity_check_end]
-            train_dataloader, X on_train_start
+            train_dataloader, [without a sanity check: val_dataloader,] X on_train_start
             while not done:
                 X on_train_epoch_start
                 for each batch:
                     X on_train_batch_start, training_step, X on_train_batch_end
                     [VALIDATION when it is due]
+                [VALIDATION if it is due at the epoch's end]
                 X on_train_epoch_end [checkpoint]
             X on_train_end
             X on_fit_end, teardown("fit")
@@ -328,7 +329,7 @@ class Trainer(TrainerBase):
             begun, resumed = self.progress, verb.checkpoint
             with logging_to(module, begin(self, module, RunningStage.TRAINING, anew=begun.batch == 0)):
                 self._start_training(verb)
-            anew = self.progress is not begun  # a callback has gone to another epoch
+            anew = self.progress is not begun  # a callback has gone to another epoch: `go_to_epoch` makes a new Progress
             while not self.done:
                 with logging_to(module, begin(self, module, RunningStage.TRAINING, anew)):
                     train_epoch(self, verb, loader)

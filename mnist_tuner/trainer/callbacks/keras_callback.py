@@ -76,7 +76,7 @@ class KerasCallback(Callback):
     def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """on_train_begin."""
         model = model_of(module)
-        steps = trainer.steps_of(RunningStage.TRAINING)
+        steps = trainer.batches_of(RunningStage.TRAINING)
         self.callback.set_params({"verbose": trainer.verbose, "epochs": trainer.max_epochs, "steps": steps})
         before = _constants(model)
         self.callback.on_train_begin({})
@@ -140,7 +140,7 @@ class KerasCallback(Callback):
         stage = trainer.state.stage
         if trainer.state.fn is not TrainerFn.FITTING and stage is not None:
             self.callback.set_model(module.model)
-            self.callback.set_params({"verbose": trainer.verbose, "epochs": 1, "steps": trainer.steps_of(stage)})
+            self.callback.set_params({"verbose": trainer.verbose, "epochs": 1, "steps": trainer.batches_of(stage)})
         if not trainer.sanity_checking:
             getattr(self.callback, f"on_{name}_begin")({})
 
