@@ -113,8 +113,15 @@ def test_any_text_comes_back_from_a_file(text: str, file: Path) -> None:
     file.write_text(write_options("train", {"name": text, "absent": None, "list": [1, 2], "small": 1e-12, "large": 1e22}))
     found = tomllib.loads(file.read_text())
     assert found == {"name": text, "list": [1, 2], "small": 1e-12, "large": 1e22}
-    kinds = {"name": str, "list": str, "small": float, "large": float}
-    assert read_options(file, {name: Option(name=name, hint=hint) for name, hint in kinds.items()})["name"] == text
+    kinds = {"name": str, "small": float, "large": float}
+    known = {name: Option(name=name, hint=hint) for name, hint in kinds.items()}
+    assert read_options(file, {**known, "list": Option(name="list", separator=",")})["name"] == text
+
+
+def test_a_list_is_refused_where_one_text_is_wanted(file: Path) -> None:
+    file.write_text('data = ["a", "b"]\n')
+    with pytest.raises(InputError, match=r"line 1: data is \['a', 'b'\]: expected a text"):
+        read_options(file, options_of(TrainConfig))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.runner.session import Session, Steps, session
 from mnist_tuner.search.trial import TrialSummary
 
-TRIAL = TrialSummary("00", {"units_1": 32}, "completed", (1,), (0.9,), 1, 1000, 1.0, "here", None)
+TRIAL = TrialSummary("00", {"units_1": 32, "units_2": 32}, "completed", (1,), (0.9,), 1, 1000, 1.0, "here", None)
 
 
 class Found(Steps):
@@ -33,7 +33,9 @@ class Found(Steps):
 def begun(output: Path, ended: list[Any], printed: io.StringIO) -> Iterator[Session[SearchConfig, SearchReport]]:
     begin = partial(SearchReport, workers=0, space=[])
     options: dict[str, Any] = {"resume": None, "quiet": False, "began": None, "at_end": ended.append}
-    with session(SearchConfig(output=output), begin, "random", ("numpy",), console=Console(file=printed), **options) as run:
+    with session(
+        SearchConfig(output=output), begin, "random", ("tensorflow", "keras"), console=Console(file=printed), **options
+    ) as run:
         yield run
 
 
