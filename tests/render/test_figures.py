@@ -17,6 +17,8 @@ from mnist_tuner.render.figures import draw
 from mnist_tuner.reports.report import RunReport
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 SVG = "{http://www.w3.org/2000/svg}"
 REPORTS = {
     "run": (samples.run, ["learning-curves", "confusion-matrix"]),
@@ -44,14 +46,12 @@ def text_of(drawing: Drawing) -> list[str]:
     return ["".join(element.itertext()) for element in ET.fromstring(to_svg(drawing)).iter(f"{SVG}text")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_report_has_its_figures(name: str) -> None:
     report, expected = REPORTS[name]
     assert list(drawn(report())) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_figures_are_equal_for_equal_reports(name: str) -> None:
     report = REPORTS[name][0]()
@@ -73,7 +73,6 @@ def test_the_description_has_the_main_numbers() -> None:
     assert f"{run.seeds.mean.value:.2%} ({100 * low:.2f} to {100 * high:.2f} %)" in found["seed-accuracies"].alt
 
 
-@pytest.mark.slow
 def test_the_best_the_recommended_and_the_baseline_are_named() -> None:
     report, found = samples.search(), drawn(samples.search())
     for trial, role in ((report.best, "best"), (report.recommended, "recommended"), (report.first, "baseline")):
@@ -97,7 +96,6 @@ def test_counts_are_written_into_the_matrix_while_there_is_room() -> None:
     assert len(text_of(drawn(samples.run(classes=26))["confusion-matrix"])) < 80
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 20, 26, 62, 256])
 def test_any_number_of_classes_can_be_drawn(classes: int) -> None:
     drawing = drawn(samples.run(classes=classes))["confusion-matrix"]
@@ -110,7 +108,6 @@ def test_a_faultless_net_has_a_matrix_too() -> None:
     assert "no mistakes" in drawn(run)["confusion-matrix"].alt
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -144,7 +141,6 @@ def test_seeds_may_have_ended_after_different_epochs() -> None:
     assert "after epoch 5" in drawn(run)["learning-curves"].alt
 
 
-@pytest.mark.slow
 def test_a_search_survives_whatever_its_trials_came_to() -> None:
     report = samples.unjudged_search()
     failed = tuple(samples.trial(i, (32 * i, 64), ()) for i in range(3))
@@ -209,7 +205,6 @@ def test_a_name_is_written_as_it_is() -> None:
     assert "a $b$ <c> & minus d #1b2027" in text_of(drawn(samples.comparison(2, 2, ("d #1b2027", "a $b$ <c> &")))["differences"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_on_the_page_colours_are_the_pages_and_ids_unique(name: str) -> None:
     drawings = draw(REPORTS[name][0]())
