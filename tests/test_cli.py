@@ -16,7 +16,7 @@ from mnist_tuner._version import __version__
 from mnist_tuner.startup import compile_cache
 from mnist_tuner.trainer import read_checkpoint
 from tests.support.called import called, refused
-from tests.support.commands import environment, mnist_tuner
+from tests.support.commands import DEADLINE, environment, mnist_tuner
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_reader_that_goes_away_ends_the_run_like_ctrl_c(small_dataset_folder: 
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=DEADLINE) == 130
     (run,) = output.iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
 
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_data
         capture_output=True,
         text=True,
         env=environment(MNIST_TUNER_COMPILE_CACHE="off"),
-        timeout=120,
+        timeout=DEADLINE,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
     )
@@ -213,7 +213,7 @@ def started(folder: Path, output: Path) -> subprocess.Popen[str]:
 def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path, output: Path) -> None:
     process = started(small_dataset_folder, output)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert errors == ""
     (run,) = output.iterdir()
@@ -231,7 +231,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path
 def test_a_killed_run_leaves_whole_files(small_dataset_folder: Path, output: Path) -> None:
     process = started(small_dataset_folder, output)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     (run,) = output.iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     whole = [path for path in (run / "checkpoints").iterdir() if not path.name.startswith(".")]

@@ -25,7 +25,7 @@ from mnist_tuner.options import RUN, Option, options_of, read_options, write_opt
 from mnist_tuner.runner import train, training
 from mnist_tuner.runner.trainings import training_key
 from tests.support.called import Made, called, refused, write_shades
-from tests.support.commands import environment, on_a_terminal
+from tests.support.commands import DEADLINE, environment, on_a_terminal
 
 COMMANDS = ("train", "search", "report", "runs", "evaluate", "predict", "export")
 ODD = 'a "quoted" \\ back\tslash, # no comment, = [é] \N{SNOWMAN}'
@@ -374,7 +374,7 @@ def completed(line: str, shell: str = "bash", **changes: str) -> list[str]:
             "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         }
     done = subprocess.run(
-        [SCRIPT], env=environment(**protocol, **changes), capture_output=True, text=True, timeout=60, check=True
+        [SCRIPT], env=environment(**protocol, **changes), capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     assert done.stderr == ""
     return done.stdout.splitlines()

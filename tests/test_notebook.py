@@ -17,7 +17,7 @@ import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 
-from tests.support.commands import ROOT, environment
+from tests.support.commands import DEADLINE, ROOT, environment
 from tests.support.searches import journal, wait_until, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Client:
     missing = set(re.findall(r"^(\w+) =", parameters.source, re.MULTILINE)) ^ set(re.findall(r"^(\w+) =", SMALL, re.MULTILINE))
     assert not missing  # every parameter is set here
     parameters.source = SMALL
-    client = Client(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = Client(notebook, timeout=DEADLINE, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=kernel_environment())
     return client
 
@@ -163,7 +163,7 @@ class Cells:
 
     def end(self, identity: str) -> tuple[dict[str, Any], str]:
         """Waits for a cell's end: its reply, and what it has printed."""
-        deadline, said = time.monotonic() + 300, ""
+        deadline, said = time.monotonic() + DEADLINE, ""
         while True:
             message = self.client.get_iopub_msg(timeout=deadline - time.monotonic())
             if message["parent_header"].get("msg_id") != identity:
@@ -172,7 +172,7 @@ class Cells:
             said += content.get("text", "") + content.get("data", {}).get("text/plain", "")
             if message["msg_type"] == "status" and content["execution_state"] == "idle":
                 break
-        while (reply := self.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != identity:
+        while (reply := self.client.get_shell_msg(timeout=DEADLINE))["parent_header"].get("msg_id") != identity:
             pass
         return reply["content"], said
 

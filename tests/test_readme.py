@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mnist_tuner.mnist.data import Dataset
-from tests.support.commands import ROOT, environment
+from tests.support.commands import DEADLINE, ROOT, environment
 
 READMES = ["README.md", "scripts/README.md"]
 READMES += [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("mnist_tuner/*/README.md"))]
@@ -80,7 +80,7 @@ def test_all_that_a_readme_says_to_do_can_be_done(page: str, clone: Path) -> Non
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     few = environment(PATH=path, PYTHONPATH=str(ROOT), MNIST_TUNER_DATA=str(clone / "digits"))
     done = subprocess.run(
-        [sys.executable, "readme.py"], cwd=clone, capture_output=True, text=True, env=few, timeout=600, check=False
+        [sys.executable, "readme.py"], cwd=clone, capture_output=True, text=True, env=few, timeout=2 * DEADLINE, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 

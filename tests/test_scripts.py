@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT, environment, python
+from tests.support.commands import DEADLINE, ROOT, environment, python
 
 PYPROJECT = """
 [build-system]
@@ -67,7 +67,7 @@ def project(tmp_path: Path) -> Path:
 def start(root: Path, folder: Path = Path("/")) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     script = root / "scripts" / "start"
-    return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=environment, timeout=DEADLINE, check=False)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_failed_installation_leaves_nothing_behind_and_one_that_was_killed_is_
 @pytest.mark.slow
 def test_the_benchmark_of_the_searchs_machinery_measures_it_and_dask_alone() -> None:
     command = [sys.executable, ROOT / "scripts" / "benchmarks", "child", "benchmarks.overhead.instant_search", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["whole_ms"] > 0
@@ -143,7 +143,7 @@ def test_the_peers_have_an_environment_of_their_own_which_is_made_once_or_not_at
 
     def ensure() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", program.replace("ROOT", repr(str(project)))]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=DEADLINE, check=False)
 
     first, second = ensure(), ensure()
     assert ("Installing" in first.stderr, "Installing" in second.stderr) == (True, False)

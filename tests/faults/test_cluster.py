@@ -23,9 +23,8 @@ from cryptography.x509.oid import NameOID
 from mnist_tuner.search import dask_engine
 from tests.faults.test_killed_searches import check_poisoned, poisoned
 from tests.support.called import refused
-from tests.support.commands import environment, mnist_tuner
+from tests.support.commands import DEADLINE, environment, mnist_tuner
 from tests.support.searches import (
-    DEADLINE,
     TRIALS,
     Undisturbed,
     check_folder,

@@ -14,7 +14,7 @@ import pytest
 
 from mnist_tuner.trainer import read_checkpoint
 from tests.support.called import refused
-from tests.support.commands import environment, mnist_tuner
+from tests.support.commands import DEADLINE, environment, mnist_tuner
 from tests.support.searches import made_once, run_in, shared_folder
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ def killed_after(lines: int, command: list[str], number: signal.Signals = signal
         if line.startswith(said if lines else b"Net") and seen == lines:
             process.send_signal(number)
             break
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     return process.returncode
 
 

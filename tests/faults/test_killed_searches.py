@@ -15,9 +15,8 @@ import psutil
 import pytest
 
 from tests.support.called import called, refused
-from tests.support.commands import environment, mnist_tuner
+from tests.support.commands import DEADLINE, environment, mnist_tuner
 from tests.support.searches import (
-    DEADLINE,
     TRIALS,
     Undisturbed,
     check_folder,
@@ -236,7 +235,7 @@ def poisoned(folder: Path, *arguments: str) -> tuple[dict[int, tuple[str, str | 
     """Runs a search of which two points fail; returns each one's status and reason, and what was printed."""
     command = [sys.executable, "-W", "ignore", "-c", POISONED, str(folder / "study"), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(TF_CPP_MIN_LOG_LEVEL="3"), timeout=120, check=False
+        command, capture_output=True, text=True, env=environment(TF_CPP_MIN_LOG_LEVEL="3"), timeout=DEADLINE, check=False
     )
     assert done.returncode == 0, done.stderr
     trials = json.loads(done.stderr.splitlines()[-1])

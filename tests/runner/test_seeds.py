@@ -19,9 +19,9 @@ from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.reports.statistics import accuracy_interval
 from tests.support.called import called, refused
-from tests.support.commands import mnist_tuner
+from tests.support.commands import DEADLINE, mnist_tuner
 from tests.support.runs import Runs
-from tests.support.searches import DEADLINE, family, journal, launched, lives, run_in, wait_until
+from tests.support.searches import family, journal, launched, lives, run_in, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from mnist_tuner.reports.statistics import wilson_interval
 from mnist_tuner.runner import export
 from mnist_tuner.saved import export as exporting
 from tests.support.called import SHADES, Made, called, refused
-from tests.support.commands import environment
+from tests.support.commands import DEADLINE, environment
 from tests.support.runs import Runs
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def read_elsewhere(kind: str, path: Path, images: npt.NDArray[np.uint8], folder:
     program = LOADING.replace("READER", READERS[kind])
     command = [sys.executable, "-c", program, str(path), str(folder / "images.npy"), str(folder / "read.npz")]
     quiet = environment(TF_CPP_MIN_LOG_LEVEL="3", PYTHONSAFEPATH="1")
-    done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
     with np.load(folder / "read.npz") as arrays:
         whole, one = arrays["whole"], arrays["one"]
@@ -305,7 +305,7 @@ print("tensorflow" in sys.modules)
 def test_a_missing_package_is_named_before_anything_is_loaded(made: Made, tmp_path: Path) -> None:
     program = WITHOUT.format(names={"tf2onnx", "ai_edge_litert"}, run=str(made.named()), folder=str(tmp_path))
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=True)
     assert done.stdout.splitlines() == [
         "InputError --format onnx needs further packages: pip install onnx tf2onnx",
         "InputError --format litert needs further packages: pip install ai-edge-litert",

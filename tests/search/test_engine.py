@@ -15,6 +15,7 @@ from distributed import LocalCluster
 
 from mnist_tuner.search.dask_engine import LOST, DaskEngine
 from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, InlineEngine, Pump
+from tests.support.commands import DEADLINE
 from tests.support.hypermodels import Heard
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def outcomes(engine: DaskEngine, count: int) -> dict[str, Event]:
     def ended() -> list[Event]:
         return [event for event in events if isinstance(event, Done | Failed)]
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE
     while len(ended()) < count and time.monotonic() < deadline:
         engine.wait(events.append, 1.0)
     return {event.key: event for event in ended()}

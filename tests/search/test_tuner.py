@@ -24,7 +24,7 @@ from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search import Tuner
 from mnist_tuner.search.dask_engine import DaskEngine
 from mnist_tuner.search.oracles import STRATEGIES
-from tests.support.commands import environment
+from tests.support.commands import DEADLINE, environment
 from tests.support.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
 
 pytestmark = pytest.mark.slow
@@ -407,7 +407,7 @@ print("found", len(tuner.ranked()), all(summary.completed for summary in tuner.r
         command = [sys.executable, str(script), str(tmp_path / "search")]
         path = os.pathsep.join([str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH", "")])
         env = environment(PYTHONPATH=path)
-        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=DEADLINE, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the script begins") == 1
         assert done.stdout.splitlines()[-1] == "found 1 True"

@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+DEADLINE = 300.0 * float(os.environ.get("MNIST_TUNER_TEST_PATIENCE", "1"))
+"""Seconds that anything may take before it counts as stuck; MNIST_TUNER_TEST_PATIENCE multiplies them on a starved machine."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -23,7 +25,7 @@ def environment(**changes: str) -> dict[str, str]:
 def mnist_tuner(*arguments: str | Path, code: int = 0, **changes: str) -> subprocess.CompletedProcess[str]:
     """Runs ``mnist-tuner`` and expects an exit code."""
     command = [sys.executable, "-m", "mnist_tuner", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**changes), timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**changes), timeout=DEADLINE, check=False)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -31,7 +33,9 @@ def mnist_tuner(*arguments: str | Path, code: int = 0, **changes: str) -> subpro
 def python(program: str, **changes: str) -> str:
     """Runs a Python program and returns what it prints."""
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(**changes), timeout=120, check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment(**changes), timeout=DEADLINE, check=True
+    ).stdout
 
 
 def on_a_terminal(*arguments: str | Path, columns: int = 80, **changes: str) -> str:
@@ -50,8 +54,8 @@ def on_a_terminal(*arguments: str | Path, columns: int = 80, **changes: str) -> 
     reader.start()
     command = [sys.executable, "-m", "mnist_tuner", *map(str, arguments)]
     env = environment(**{"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(columns)} | changes)
-    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, timeout=120, check=True)
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, timeout=DEADLINE, check=True)
     os.close(theirs)
-    reader.join(timeout=10)
+    reader.join(timeout=DEADLINE)
     os.close(ours)
     return b"".join(drawn).decode()
