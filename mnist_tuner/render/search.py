@@ -12,7 +12,7 @@ from mnist_tuner.render.run import data_text, headline, stopped_line
 from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
 from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
-from mnist_tuner.search.display import trial_table
+from mnist_tuner.search.display import score_note, trial_table
 from mnist_tuner.search.trial import ranked
 
 MOST_ROWS = 40
@@ -58,7 +58,7 @@ def search_result(report: SearchReport) -> ConsoleRenderable:
     shown = trials[:MOST_ROWS]
     title = f"Trials by {OBJECTIVE}" + (f", the best {MOST_ROWS} of {len(trials)}" if len(trials) > len(shown) else "")
     parts: list[ConsoleRenderable] = [trial_table(shown, OBJECTIVE, title)]
-    note = f"{OBJECTIVE}: mean +/- standard deviation (replicates) after the last epoch"
+    note = f"{OBJECTIVE}: mean +/- standard deviation (replicates) {score_note(shown)}"
     parts.append(Text(f"{note}; a trial's weights are those of its first replicate.", style="dim"))
     if completed < len(trials):
         parts.append(Text(f"{len(trials) - completed} of {len(trials)} trials failed.", style="red"))

@@ -20,9 +20,10 @@ from mnist_tuner.mnist.data import MNISTDataModule, data_module
 from mnist_tuner.options import options_of
 from mnist_tuner.runs import finite
 from mnist_tuner.search.engine import Done, Engine, Failed, Pump
-from mnist_tuner.search.experiment import Experiment, put_back
+from mnist_tuner.search.experiment import Experiment
 from mnist_tuner.search.journal import Journal
 from mnist_tuner.search.trial import Observer, Reporter, TrialSummary
+from mnist_tuner.search.weights import put_back
 from mnist_tuner.trainer.files import atomic_write
 
 if TYPE_CHECKING:

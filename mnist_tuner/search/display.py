@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,9 @@ def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | 
         title: of the table.
     """
     names = hyperparameter_names(summary.values for summary in summaries)
-    epochs = len({summary.epochs for summary in summaries if summary.completed}) > 1
+    epochs = len({summary.epochs for summary in summaries if summary.completed}) > 1 or any(
+        any(summary.scored) for summary in summaries
+    )
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in ("trial", *names, "parameters", *(["epochs"] if epochs else []), objective, "seconds"):
         table.add_column(Text(name), justify="right", overflow="fold")
@@ -42,12 +44,30 @@ def trial_table(summaries: Sequence[TrialSummary], objective: str, title: str | 
             summary.trial_id,
             *(Text(_value(summary.values.get(name, ""))) for name in names),
             "" if summary.parameters is None else f"{summary.parameters:,}",
-            *([str(summary.epochs)] if epochs else []),
+            *([_epochs(summary)] if epochs else []),
             Text(score if summary.completed else f"failed: {summary.reason}"),
             f"{summary.seconds:.1f}",
             style="" if summary.completed else "red",
         )
     return table
+
+
+def score_note(summaries: Iterable[TrialSummary]) -> str:
+    """Of which epoch the scores of a `trial_table` are: the foot of it."""
+    scored = [epoch for summary in summaries for epoch in summary.scored if epoch is not None]
+    note = "after the last epoch"
+    if any(scored):
+        note += ", or the one that the table names: that whose weights were restored, or the last that was validated"
+    if 0 in scored:
+        note += "; some weights were changed after it (averaged, say), and are no epoch's"
+    return note
+
+
+def _epochs(summary: TrialSummary) -> str:
+    """How many there were, and after which of them each replicate's score was taken, where that is not the last."""
+    if not any(summary.scored):
+        return str(summary.epochs)
+    return f"{', '.join(str(epoch or 'last') for epoch in summary.scored)} of {summary.epochs}"
 
 
 def _value(value: Any) -> str:

@@ -204,6 +204,9 @@ class Driver:
                 series = [replicate.history[name] for replicate in result.replicates if name in replicate.history]
                 for epoch, values in enumerate(zip(*series, strict=False)):
                     trial.metrics.metrics[name].update(list(values), step=result.initial_epoch + epoch)
+            trial.score = self.summaries[trial.trial_id].mean
+            first = result.replicates[0]
+            trial.best_step = result.initial_epoch + range(len(first.history[self.objective]))[first.place]  # of the weights
             trial.status = "COMPLETED"
             if self.first_alone and not self.oracle.end_order:
                 trial.hyperparameters.merge(hyperparameters_of(result.found))

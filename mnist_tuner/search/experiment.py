@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import io
 import math
 import random
 import time
@@ -13,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import last_line
+from mnist_tuner.search.outcome import Epochs, Outcome
 from mnist_tuner.search.trial import Replicate, Reporter, TrialResult, TrialSpec
+from mnist_tuner.search.weights import put_back, restore, state_of, weights_file
 
 if TYPE_CHECKING:
     import keras
@@ -94,18 +94,24 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Reporter) -> Tria
     planned_epochs.set(experiment.planned_epochs)
     hp = keras_tuner.HyperParameters.from_config(copy.deepcopy(spec.hyperparameters))
     model: keras.Model | None = None
-    replicates, states = [], []
+    replicates: list[Replicate] = []
+    states = []
     found: dict[str, Any] = {}
     try:
         for number, seed in enumerate(spec.seeds):
-            model, history, state = _train(experiment, spec, number, hp, model, report)
-            replicates.append(Replicate(seed, history))
-            states.append(state)
+            model, outcome, state = _train(experiment, spec, number, hp, model, report)
             if number == 0:
-                found = {"parameters": model.count_params(), "build_config": model.get_build_config(), "weights": _weights(model)}
+                found = {
+                    "parameters": model.count_params(),
+                    "build_config": model.get_build_config(),
+                    "weights": weights_file(model),
+                }
             for name in (experiment.objective, "loss", "val_loss"):
-                if name in history and not math.isfinite(history[name][-1]):
-                    raise NotFiniteError(f"{name} is {history[name][-1]} after the last epoch")
+                if not math.isfinite(outcome.measured.get(name, 0.0)):
+                    epoch = f"epoch {spec.initial_epoch + outcome.scored}" if outcome.scored else "the last epoch"
+                    raise NotFiniteError(f"{name} is {outcome.measured[name]} after {epoch}")
+            replicates.append(Replicate(seed, outcome.history, outcome.scored))
+            states.append(state)
     except (NotFiniteError, NonFiniteLossError, keras_tuner.errors.FailedTrialError) as error:
         seconds = time.perf_counter() - began
         return TrialResult(spec.trial_id, "failed", parameters=found.get("parameters"), seconds=seconds, reason=last_line(error))
@@ -123,23 +129,28 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Reporter) -> Tria
 
 def _train(
     experiment: Experiment, spec: TrialSpec, number: int, hp: Any, known: keras.Model | None, report: Reporter
-) -> tuple[keras.Model, dict[str, tuple[float, ...]], bytes]:
+) -> tuple[keras.Model, Outcome, bytes]:
     """Trains one replicate.
 
     Returns:
-        The model, each metric after each epoch, and, if it is wanted, the state at the end.
+        The model, what came of it, and, if it is wanted, the state at the end.
     """
     with seeded(spec.seeds[number]):
         model = _new_model(experiment, hp, known)
         if spec.states:
-            _restore(model, spec.states[number])
-        epochs = _Epochs(spec, number, experiment.objective, report)
+            restore(model, spec.states[number])
+        epochs = Epochs(spec, number, experiment.objective, report, experiment.options.get("validation_freq", 1) != 1)
         options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
         given = copy.deepcopy(experiment.options.get("callbacks", []))
         given = given if isinstance(given, (list, tuple)) else [given]
-        outcome = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
-    history = epochs.history_of(outcome)
-    return model, history, (epochs.state or _state(model)) if spec.keeps_states else b""
+        returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
+    outcome = epochs.outcome(returned, model)
+    state = b""
+    if spec.keeps_states:  # where weights were put back, the training goes on from those
+        state = state_of(model) if outcome.scored and outcome.weights is None else epochs.state or state_of(model)
+    if outcome.weights is not None:
+        model.set_weights(outcome.weights)
+    return model, outcome, state
 
 
 def forget_models() -> None:
@@ -183,125 +194,3 @@ def _new_model(experiment: Experiment, hp: Any, known: keras.Model | None) -> ke
     if known is None or not experiment.fit_can_be_repeated or not model.built:
         return model
     return known if put_back(known, model) else model
-
-
-def put_back(model: keras.Model, new: keras.Model) -> bool:
-    """Gives a model for which a loop is compiled the values of a new one, random states and the optimizer's included.
-
-    Returns:
-        Whether their variables are alike; otherwise nothing has been done.
-    """
-    known, initial = _variables(model), _variables(new)
-    if [(v.shape, v.dtype) for v in known] != [(v.shape, v.dtype) for v in initial]:
-        return False
-    for variable, value in zip(known, initial, strict=True):
-        variable.assign(value)
-    return True
-
-
-def _variables(model: keras.Model) -> list[Any]:
-    """All that a training changes: weights, random state, the optimizer's."""
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _state(model: keras.Model) -> bytes:
-    """What a training goes on from."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    return save({str(index): np.array(variable.numpy()) for index, variable in enumerate(_variables(model))})
-
-
-def _restore(model: keras.Model, state: bytes) -> None:
-    from safetensors.numpy import load
-
-    arrays = load(state)
-    for index, variable in enumerate(_variables(model)):
-        variable.assign(arrays[str(index)])
-
-
-def _weights(model: keras.Model) -> bytes:
-    """A Keras weights file without the optimizer's state, which is twice as large as the weights and which nobody reads.
-
-    Keras 3.15 has no public way to write it but to a disk; where that is full, the process crashes in HDF5.
-    """
-    from keras.src.saving import saving_lib
-
-    content = io.BytesIO()
-    with without_optimizer(model):
-        store = saving_lib.H5IOStore(content, mode="w")
-        saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
-        store.close()
-    return content.getvalue()
-
-
-@contextmanager
-def without_optimizer(model: keras.Model) -> Iterator[None]:
-    """Within the block the model has no optimizer: its weights are saved and loaded alone."""
-    optimizer, model.optimizer = model.optimizer, None
-    try:
-        yield
-    finally:
-        model.optimizer = optimizer
-
-
-class _Epochs:
-    """Listens to a training: passes its epochs on, and keeps their metrics."""
-
-    def __init__(self, spec: TrialSpec, replicate: int, objective: str, report: Reporter) -> None:
-        self.spec, self.replicate, self.objective, self.report = spec, replicate, objective, report
-        self.heard: dict[str, list[float]] = {}
-        self.state = b""
-
-    def callback(self) -> keras.callbacks.Callback:
-        """Keras's view of it. Made in a function, since the base class is imported when it is needed."""
-        import keras
-
-        listener = self
-
-        class Listener(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                listener.hear(epoch, {name: float(value) for name, value in (logs or {}).items()}, self.model)
-
-        return Listener()
-
-    def hear(self, epoch: int, logs: dict[str, float], model: keras.Model) -> None:
-        for name, value in logs.items():
-            self.heard.setdefault(name, []).append(value)
-        self.report({"replicate": self.replicate, "epoch": epoch + 1, "value": logs.get(self.objective)})
-        if self.spec.keeps_states and epoch + 1 == self.spec.epochs:
-            self.state = _state(model)  # before averaged weights (use_ema) take the weights' place
-
-    def history_of(self, outcome: Any) -> dict[str, tuple[float, ...]]:
-        """Each metric after each epoch, from what ``fit`` returned and what was heard meanwhile.
-
-        Raises:
-            TypeError: it returned nothing that KerasTuner knows.
-            InputError: the objective is not among the metrics.
-        """
-        import keras
-
-        match outcome:
-            case list() if outcome:
-                several = [self.history_of(each) for each in outcome]
-                return {name: tuple(map(_mean, zip(*(each[name] for each in several), strict=True))) for name in several[0]}
-            case keras.callbacks.History():
-                history = {name: tuple(map(float, values)) for name, values in outcome.history.items()}
-            case dict():
-                history = {name: (float(value),) for name, value in outcome.items()}
-            case bool() | None | []:
-                raise TypeError(f"fit returned {outcome!r}: expected a History, a number, a dict of metrics, or a list of these")
-            case _:
-                number: Any = outcome
-                history = {self.objective: (float(number),)}
-        if isinstance(outcome, keras.callbacks.History) and not history:
-            history = {name: tuple(values) for name, values in self.heard.items()}
-        if self.objective not in history:
-            raise InputError(f"the objective is {self.objective!r}: expected one of {', '.join(history) or 'none'}")
-        return history
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return math.fsum(values) / len(values)

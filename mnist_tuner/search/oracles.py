@@ -1,7 +1,8 @@
 """KerasTuner's oracles, which choose the hyperparameters of each trial, with what they get wrong mended.
 
 What is mended was found in KerasTuner 1.4.8. In all of them: a seed of 0 counts; the first trial has the default values; a
-trial's score is its last epoch's, not its best one's; nothing is written (see `Study`); failed trials stop nothing.
+trial's score is that of the weights it is left with, not its best epoch's; nothing is written (see `Study`); failed trials stop
+nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class _Mended:
         return {hp.name: hps.values[hp.name] for hp in hps.space if hps.is_active(hp)}
 
     def score_trial(self, trial: Any) -> None:
-        """The mean over the replicates after the last epoch."""
+        """The mean over the replicates after the last epoch, where the driver has not said another one."""
+        if trial.score is not None:
+            return
         last = trial.metrics.get_history(self.objective.name)[-1]  # type: ignore[attr-defined]
         trial.score, trial.best_step = float(last.mean()), last.step
 

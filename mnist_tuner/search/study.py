@@ -151,24 +151,26 @@ class Study:
         self._cost = self._saved - began
 
     def write_table(self, path: Path, objective: str) -> None:
-        """Writes a CSV file: a row for every epoch of every replicate, trials in order."""
+        """Writes a CSV file: a row for every epoch of every replicate, trials in order; "scored" is yes in the row of the epoch
+        whose objective is the replicate's score."""
         rows = sorted(self.results(), key=lambda row: row[1].trial_id)
         hyperparameters = list(dict.fromkeys(name for values, _ in rows for name in values))
         metrics = list(dict.fromkeys(name for _, result in rows for r in result.replicates for name in r.history))
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["trial", "status", *hyperparameters, "parameters", "replicate", "seed", "epoch", *metrics])
+        table.writerow(["trial", "status", *hyperparameters, "parameters", "replicate", "seed", "epoch", "scored", *metrics])
         for values, result in rows:
             trial = [result.trial_id, result.status, *(values.get(name, "") for name in hyperparameters)]
             trial.append("" if result.parameters is None else result.parameters)
             if not result.replicates:
-                table.writerow([*trial, *[""] * (3 + len(metrics))])
+                table.writerow([*trial, *[""] * (4 + len(metrics))])
             for number, replicate in enumerate(result.replicates):
                 epochs = len(replicate.history[objective])
                 for epoch in range(epochs):
                     columns = [replicate.history.get(name, ()) for name in metrics]
                     row = [column[epoch] if epoch < len(column) else "" for column in columns]
-                    table.writerow([*trial, number, replicate.seed, result.initial_epoch + epoch + 1, *row])
+                    scored = "yes" if epoch == range(epochs)[replicate.place] else ""
+                    table.writerow([*trial, number, replicate.seed, result.initial_epoch + epoch + 1, scored, *row])
         atomic_write(path, text.getvalue())
 
     def close(self) -> None:

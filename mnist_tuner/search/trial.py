@@ -57,11 +57,19 @@ class Replicate:
 
     Attributes:
         seed: of its first weights and the order of its rows.
-        history: each metric's value after each epoch; NaN where it was not finite.
+        history: each metric's value after each epoch; NaN where it was not finite, or not measured.
+        scored: which of these epochs, from 1, has the weights that the model was left with; 0: none of them has, as where weights
+            are averaged at the end; None: the last one.
     """
 
     seed: int
     history: Mapping[str, tuple[float, ...]]
+    scored: int | None = None
+
+    @property
+    def place(self) -> int:
+        """The index in a metric's history of the value that belongs to the weights; without one, the last."""
+        return (self.scored or 0) - 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ class TrialResult:
         reason: why it failed, in a line.
         traceback: the whole of it, where there was one.
         found: KerasTuner's configurations of hyperparameters that ``fit`` asked for and that were not known.
-        weights: the first replicate's at its end, a Keras weights file; empty where they are on the disk or were not wanted.
+        weights: those that the first replicate was left with, a Keras weights file; empty where they are on the disk or were not
+            wanted.
         build_config: from which Keras builds that model.
         states: see `TrialSpec.keeps_states`.
     """
@@ -115,12 +124,13 @@ class TrialResult:
             values=dict(values),
             status=self.status,
             seeds=tuple(replicate.seed for replicate in self.replicates),
-            scores=tuple(replicate.history[objective][-1] for replicate in self.replicates),
+            scores=tuple(replicate.history[objective][replicate.place] for replicate in self.replicates),
             epochs=self.initial_epoch + max((len(r.history[objective]) for r in self.replicates), default=0),
             parameters=self.parameters,
             seconds=self.seconds,
             worker=self.worker,
             reason=self.reason,
+            scored=tuple(each.scored and self.initial_epoch + each.scored for each in self.replicates),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +138,11 @@ class TrialResult:
         return {
             "trial_id": self.trial_id,
             "status": self.status,
-            "replicates": [{"seed": each.seed, "history": finite(dict(each.history))} for each in self.replicates],
+            "replicates": [
+                {"seed": each.seed, "history": finite(dict(each.history))}
+                | ({} if each.scored is None else {"scored": each.scored})
+                for each in self.replicates
+            ],
             "initial_epoch": self.initial_epoch,
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),
@@ -151,6 +165,7 @@ class TrialResult:
                     str(name): tuple(math.nan if value is None else float(value) for value in history)
                     for name, history in replicate["history"].items()
                 },
+                None if replicate.get("scored") is None else int(replicate["scored"]),
             )
             for replicate in values["replicates"]
         )
@@ -168,12 +183,14 @@ class TrialSummary:
         values: the hyperparameters'.
         status: "completed" or "failed".
         seeds: of the replicates.
-        scores: the objective after the last epoch, of each replicate; empty where the trial failed.
+        scores: the objective of each replicate, after the epoch whose weights it was left with: by default the last one; empty
+            where the trial failed.
         epochs: that they were trained for, those before a promotion included.
         parameters: the model's; None where none was built.
         seconds: it took.
         worker: where it ran.
         reason: why it failed.
+        scored: that epoch of each replicate, where it is not the last one; see `Replicate`.
     """
 
     trial_id: str
@@ -186,6 +203,7 @@ class TrialSummary:
     seconds: float
     worker: str
     reason: str | None
+    scored: tuple[int | None, ...] = ()
 
     @property
     def completed(self) -> bool:

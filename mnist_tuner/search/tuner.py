@@ -18,14 +18,15 @@ from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
-from mnist_tuner.search.display import SearchDisplay, trial_table
+from mnist_tuner.search.display import SearchDisplay, score_note, trial_table
 from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
-from mnist_tuner.search.experiment import Experiment, same_randomness, without_optimizer
+from mnist_tuner.search.experiment import Experiment, same_randomness
 from mnist_tuner.search.journal import read_lines
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
 from mnist_tuner.search.study import Study, fingerprint
 from mnist_tuner.search.trial import Observer, TrialSummary, ranked
+from mnist_tuner.search.weights import without_optimizer
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.keras_fit import fit_keras_model
 
@@ -47,7 +48,7 @@ class Tuner:
     Args:
         hypermodel: KerasTuner's: a `keras_tuner.HyperModel`, or a function of the hyperparameters that returns a compiled model.
         objective: the name of a metric, or a `keras_tuner.Objective`. A trial's score is the mean over its replicates after the
-            last epoch.
+            last epoch, or after the one whose weights a callback, or a ``fit`` of one's own, has restored.
         strategy: "random", "grid", "bayesian" or "hyperband".
         max_trials: a cap; by default 16 for "random" and "bayesian", and none for those that end by themselves.
         epochs: of each trial; Hyperband's most.
@@ -281,7 +282,7 @@ class Tuner:
         return found
 
     def get_best_models(self, num_models: int = 1) -> list[keras.Model]:
-        """The best trials' models, with the weights of their first replicate after its last epoch."""
+        """The best trials' models, with the weights that their first replicate was left with."""
         models = []
         best = [summary for summary in self.ranked() if summary.completed][:num_models]
         for hp, summary in zip(self.get_best_hyperparameters(num_models), best, strict=True):
@@ -299,8 +300,10 @@ class Tuner:
         from rich.console import Console as RichConsole
 
         console = console or RichConsole()
-        console.print(trial_table(self.ranked()[:num_trials], self.objective))
-        console.print(f"Mean and standard deviation over the replicates after the last epoch; in {self.folder}", soft_wrap=True)
+        trials = self.ranked()[:num_trials]
+        console.print(trial_table(trials, self.objective))
+        note = score_note(trials)
+        console.print(f"Mean and standard deviation over the replicates {note}; in {self.folder}", soft_wrap=True, markup=False)
 
     # The space.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_tuner.search.display import SearchDisplay, trial_table
+from mnist_tuner.search.display import SearchDisplay, score_note, trial_table
 from mnist_tuner.search.trial import TrialSummary, ranked
 from mnist_tuner.trainer.duration import duration_text
 
@@ -231,6 +231,15 @@ class TestTable:
         assert "0.6250 +/- 0.1768 (2)" in written
         assert "failed: ValueError: no" in written
         assert "0.000125" in written
+
+    def test_a_score_that_is_not_the_last_epochs_says_whose_it_is(self) -> None:
+        restored = summary("0", 0.5, 0.75, scored=(3, None), epochs=5)
+        on = console()
+        on.print(trial_table([restored, summary("1", 0.25, epochs=5)], "val_accuracy"))
+        assert "3, last of 5" in text(on)
+        assert score_note([restored]).endswith("that whose weights were restored, or the last that was validated")
+        assert score_note([summary("0", 0.5)]) == "after the last epoch"
+        assert "are no epoch's" in score_note([summary("0", 0.5, scored=(0,))])
 
     def test_what_hyperband_adds_is_not_a_column(self) -> None:
         on = console()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,19 @@ class TestTable:
     def test_it_has_a_row_for_every_epoch_of_every_replicate_with_trials_in_order(self, study: Study) -> None:
         promoted = (Replicate(9, {"val_accuracy": (0.75,), "extra": (1.0,)}),)
         study.record({"units": 4, "rate": 0.5}, result("1", replicates=promoted, initial_epoch=3))
-        study.record({"units": 2, "name": 'a, "b"'}, result("0"))
+        last, earlier = result().replicates
+        study.record({"units": 2, "name": 'a, "b"'}, result("0", replicates=(last, replace(earlier, scored=1))))
         study.record({"units": 8}, result("2", status="failed", replicates=(), parameters=None, reason="ValueError: no"))
         path = study.folder / "trials.csv"
         study.write_table(path, "val_accuracy")
         assert path.read_text() == (
-            "trial,status,units,name,rate,parameters,replicate,seed,epoch,loss,val_accuracy,extra\n"
-            '0,completed,2,"a, ""b""",,12,0,7,1,2.0,0.25,\n'
-            '0,completed,2,"a, ""b""",,12,0,7,2,nan,7.5,\n'
-            '0,completed,2,"a, ""b""",,12,1,8,1,2.0,0.25,\n'
-            '0,completed,2,"a, ""b""",,12,1,8,2,nan,8.5,\n'
-            "1,completed,4,,0.5,12,0,9,4,,0.75,1.0\n"
-            "2,failed,8,,,,,,,,,\n"
+            "trial,status,units,name,rate,parameters,replicate,seed,epoch,scored,loss,val_accuracy,extra\n"
+            '0,completed,2,"a, ""b""",,12,0,7,1,,2.0,0.25,\n'
+            '0,completed,2,"a, ""b""",,12,0,7,2,yes,nan,7.5,\n'
+            '0,completed,2,"a, ""b""",,12,1,8,1,yes,2.0,0.25,\n'
+            '0,completed,2,"a, ""b""",,12,1,8,2,,nan,8.5,\n'
+            "1,completed,4,,0.5,12,0,9,4,yes,,0.75,1.0\n"
+            "2,failed,8,,,,,,,,,,\n"
         )
 
     def test_it_depends_neither_on_the_order_of_completion_nor_on_time_and_worker(self, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.experiment import Experiment, run_trial
@@ -283,6 +284,164 @@ class TestOutcomes:
         back = TrialResult.from_json({**result.to_json()})
         assert histories(back) == histories(result)
         assert (back.trial_id, back.parameters, back.initial_epoch) == (result.trial_id, result.parameters, 0)
+
+
+class Keras(Built):
+    """Its fit is Keras's own.
+
+    Args:
+        function: makes the model.
+        after: is called with the model when the fit has ended.
+        callbacks: makes more of them for each fit.
+        options: more of the fit's.
+    """
+
+    def __init__(self, function: Callable[[Any], keras.Model], after: Any = None, callbacks: Any = list, **options: Any) -> None:
+        super().__init__(function)
+        self.after, self.callbacks, self.options = after, callbacks, options
+
+    def fit(self, hp: Any, model: keras.Model, *arguments: Any, **options: Any) -> Any:
+        options["callbacks"] = [*self.callbacks(), *options["callbacks"]]
+        history = model.fit(*arguments, **{**options, **self.options}, verbose=0)
+        if self.after is not None:
+            self.after(model)
+        return history
+
+
+def leaping(hp: Any) -> keras.Model:
+    """A net that does not get better: its steps are far too long. Its loss wanders, and no two epochs are alike."""
+    return net(keras.layers.Dense(6, activation="relu"), keras.layers.BatchNormalization(), optimizer=keras.optimizers.SGD(3.0))
+
+
+def loss_of(result: TrialResult) -> float:
+    """The validation loss of the weights that a trial of a `leaping` net has kept."""
+    model = leaping(None)
+    with h5py.File(io.BytesIO(result.weights)) as file:
+        layers = [file[f"layers/{name}/vars"] for name in ("dense", "batch_normalization", "dense_1")]
+        model.set_weights([group[str(number)][...] for group in layers for number in range(len(group))])
+    return float(model.evaluate(*VALIDATION, verbose=0)[0])
+
+
+def stopping(**options: Any) -> keras.callbacks.Callback:
+    """Keras's, which restores the best epoch's weights."""
+    return keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True, **options)
+
+
+class RestoresFirst(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """At the end the weights are those of the first epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 0:
+            self.weights = self.model.get_weights()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.set_weights(self.weights)
+
+
+def judged(hypermodel: keras_tuner.HyperModel, epochs: int = 6, **options: Any) -> TrialResult:
+    """A trial of two replicates, judged by the validation loss."""
+    given = Experiment(hypermodel, "val_loss", (X, Y), {"validation_data": VALIDATION, **options})
+    return run_trial(given, spec(hypermodel, seeds=(5, 6), epochs=epochs), lambda news: None)
+
+
+def scores(result: TrialResult) -> tuple[float, ...]:
+    """Of its replicates."""
+    return result.summary({}, "val_loss").scores
+
+
+@pytest.mark.slow
+class TestScores:
+    """A trial's score is that of the weights that it keeps."""
+
+    @pytest.mark.parametrize("patience", [1, 99], ids=["stopped", "to the last epoch"])
+    @pytest.mark.parametrize("fit", [Built, Keras])
+    def test_where_the_best_epochs_weights_are_restored_it_is_that_epochs(
+        self, fit: Callable[[Any], keras_tuner.HyperModel], patience: int
+    ) -> None:
+        result = judged(fit(leaping), callbacks=[stopping(patience=patience)])
+        for replicate, score in zip(result.replicates, scores(result), strict=True):
+            losses = replicate.history["val_loss"]
+            assert score == min(losses)
+            assert replicate.scored == (None if losses[-1] == score else losses.index(score) + 1)
+        assert any(replicate.scored for replicate in result.replicates)
+        assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+        assert TrialResult.from_json(result.to_json()).replicates == result.replicates
+
+    def test_a_callback_that_stops_and_restores_nothing_changes_nothing(self) -> None:
+        result = judged(Built(leaping), callbacks=keras.callbacks.EarlyStopping("val_loss", patience=1))
+        assert [replicate.scored for replicate in result.replicates] == [None, None]
+        assert scores(result) == tuple(replicate.history["val_loss"][-1] for replicate in result.replicates)
+        assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+
+    def test_whatever_restores_weights_is_noticed(self) -> None:
+        first = {"callbacks": [RestoresFirst()]}
+        seen = RestoresFirst()
+
+        def put_back(model: keras.Model) -> None:
+            model.set_weights(seen.weights)
+
+        ours = judged(Built(leaping), epochs=3, **first)
+        theirs = judged(Keras(leaping, callbacks=lambda: [RestoresFirst()]), epochs=3)
+        after = judged(Keras(leaping, put_back, lambda: [seen]), epochs=3)
+        for result in (ours, theirs, after):
+            assert [replicate.scored for replicate in result.replicates] == [1, 1]
+            assert scores(result) == tuple(replicate.history["val_loss"][0] for replicate in result.replicates)
+            assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+
+    def test_weights_that_are_no_epochs_are_said_to_be_none_and_the_last_epoch_counts(self) -> None:
+        def averaged(hp: Any) -> keras.Model:
+            return net(optimizer=keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5))
+
+        result = judged(Built(averaged), epochs=2)
+        assert [replicate.scored for replicate in result.replicates] == [0, 0]
+        assert scores(result) == tuple(replicate.history["val_loss"][-1] for replicate in result.replicates)
+        assert result.summary({}, "val_loss").scored == (0, 0)
+
+    @pytest.mark.parametrize("fit", [Built, Keras])
+    def test_where_the_last_epoch_is_not_validated_score_and_weights_are_those_of_the_last_that_was(self, fit: Any) -> None:
+        result = judged(fit(leaping), epochs=5, validation_freq=2)
+        for replicate in result.replicates:
+            assert [math.isnan(loss) for loss in replicate.history["val_loss"]] == [True, False, True, False, True]
+            assert len(replicate.history["loss"]) == 5
+            assert replicate.scored == 4
+        assert scores(result) == tuple(replicate.history["val_loss"][3] for replicate in result.replicates)
+        assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+        whole = judged(fit(leaping), epochs=4, validation_freq=2)
+        assert scores(whole) == scores(result)
+        assert [replicate.scored for replicate in whole.replicates] == [None, None]
+
+    def test_a_fit_that_skips_validations_by_itself_is_noticed_too(self) -> None:
+        result = judged(Keras(leaping, validation_freq=3), epochs=4)
+        assert [replicate.scored for replicate in result.replicates] == [3, 3]
+        assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+        with pytest.raises(InputError, match="val_loss was not measured after the last epoch"):
+            judged(Keras(leaping, validation_freq=[1]), epochs=2)
+
+    def test_of_several_histories_each_counts_with_the_epoch_that_it_keeps(self) -> None:
+        histories = []
+
+        class Folds(Keras):
+            def fit(self, hp: Any, model: keras.Model, *arguments: Any, **options: Any) -> Any:
+                folds = []
+                for _ in range(2):
+                    again = {**options, "callbacks": [*options["callbacks"], stopping(patience=1)]}
+                    folds.append(super().fit(hp, leaping(hp), *arguments, **again))
+                histories.append(folds)
+                return folds
+
+        result = judged(Folds(leaping))
+        for replicate, folds in zip(result.replicates, histories, strict=True):
+            best = [min(history.history["val_loss"]) for history in folds]
+            assert replicate.history["val_loss"] == (pytest.approx(sum(best) / 2),)
+
+    def test_a_restored_training_is_promoted_with_the_restored_weights(self) -> None:
+        def trained(epochs: int, **options: Any) -> TrialResult:
+            given = Experiment(Built(leaping), "val_loss", (X, Y), {"validation_data": VALIDATION, **options})
+            return run_trial(given, spec(given.hypermodel, epochs=epochs, keeps_states=True), lambda news: None)
+
+        half, first = trained(3, callbacks=[RestoresFirst()]), trained(1)
+        assert arrays(half.weights) == arrays(first.weights)
+        assert load(half.states[0])["0"].tolist() == load(first.states[0])["0"].tolist()
 
 
 class TestReplicateSeeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search import Tuner
 from mnist_tuner.search.dask_engine import DaskEngine
 from mnist_tuner.search.oracles import STRATEGIES
 from tests.support.commands import DEADLINE, environment
-from tests.support.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, trained
+from tests.support.hypermodels import Asking, Heard, Layered, Wandering, accuracy, blobs, net, trained
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,32 @@ class TestResults:
 
         found = search(tuner(tmp_path, Loss(), objective="val_loss", replicates=1))
         assert [summary.mean for summary in found.ranked()] == sorted(summary.values["units"] for summary in found.ranked())
+
+    def test_a_model_is_ranked_stored_and_reported_by_the_epoch_whose_weights_were_restored(self, tmp_path: Path) -> None:
+        def leaping(hp: Any) -> keras.Model:
+            return net(keras.layers.Dense(hp.Int("units", 4, 8, step=2), activation="relu"), optimizer=keras.optimizers.SGD(2.0))
+
+        stopping = keras.callbacks.EarlyStopping("val_loss", patience=9, restore_best_weights=True)
+        found = search(tuner(tmp_path, leaping, objective="val_loss", max_trials=3, epochs=6), callbacks=[stopping])
+        rows = table(tmp_path)
+        for model, summary in zip(found.get_best_models(3), found.ranked(), strict=True):
+            mine = [row for row in rows if row["trial"] == summary.trial_id]
+            scored = [row for row in mine if row["scored"] == "yes"]
+            assert [float(row["val_loss"]) for row in scored] == list(summary.scores)
+            assert [int(row["epoch"]) for row in scored] == [epoch or 6 for epoch in summary.scored]
+            for number, score in enumerate(summary.scores):
+                assert score == min(float(row["val_loss"]) for row in mine if row["replicate"] == str(number))
+            assert model.evaluate(*VALIDATION, verbose=0)[0] == pytest.approx(summary.scores[0], abs=1e-5)
+            kept = json.loads((tmp_path / f"trial_{summary.trial_id}/trial.json").read_text())
+            assert kept["score"] == summary.mean
+            assert kept["best_step"] == int(scored[0]["epoch"]) - 1
+        assert any(epoch for summary in found.ranked() for epoch in summary.scored)
+        written = Console(file=StringIO(), width=120)
+        found.results_summary(console=written)
+        assert isinstance(written.file, StringIO)
+        assert "that whose weights were restored" in written.file.getvalue()
+        assert " of 6 " in written.file.getvalue()
+        assert [s.scored for s in tuner(tmp_path, leaping, objective="val_loss").ranked()] == [s.scored for s in found.ranked()]
 
     def test_a_function_of_the_hyperparameters_will_do(self, trained_search: Tuner) -> None:
         assert trained_search.complete
