@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mnist_tuner.search.callbacks import copies
 from mnist_tuner.search.engine import last_line
 from mnist_tuner.search.outcome import Epochs, Outcome
 from mnist_tuner.search.trial import Replicate, Reporter, TrialResult, TrialSpec
@@ -141,9 +142,8 @@ def _train(
             restore(model, spec.states[number])
         epochs = Epochs(spec, number, experiment.objective, report, experiment.options.get("validation_freq", 1) != 1)
         options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
-        given = copy.deepcopy(experiment.options.get("callbacks", []))
-        given = given if isinstance(given, (list, tuple)) else [given]
-        returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*given, epochs.callback()], **options)
+        callbacks = copies(experiment.options.get("callbacks"), f"trial_{spec.trial_id}/replicate_{number}")
+        returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*callbacks, epochs.callback()], **options)
     outcome = epochs.outcome(returned, model)
     state = b""
     if spec.keeps_states:  # where weights were put back, the training goes on from those

@@ -18,6 +18,7 @@ from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
+from mnist_tuner.search.callbacks import check_copies
 from mnist_tuner.search.display import SearchDisplay, score_note, trial_table
 from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine
@@ -150,7 +151,8 @@ class Tuner:
             observer: hears of the progress; by default a display on `console`.
             console: by default the standard output.
             verbose: whether there is a display.
-            options: of `fit_keras_model`, or of the hypermodel's own ``fit``: validation_data, batch_size, callbacks.
+            options: of `fit_keras_model`, or of the hypermodel's own ``fit``: validation_data, batch_size, callbacks. Each
+                training has copies of the callbacks, and those with a path write into a folder of its own below it.
 
         Returns:
             The trials that have ended, the best first.
@@ -200,6 +202,7 @@ class Tuner:
     def _experiment(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Experiment:
         if "epochs" in options or "initial_epoch" in options:
             raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
+        check_copies(options.get("callbacks"))
         experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates)
         if not experiment.has_own_fit:
             try:
