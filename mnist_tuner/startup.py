@@ -21,12 +21,11 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.backend import check_backend, choose_backend
+from mnist_tuner.trainer.backend import check_backend, choose_backend, installed_version
 
 _SET_BY_US = "_MNIST_TUNER_SET_LOG_LEVEL"
 
@@ -85,6 +84,11 @@ def load_keras_tuner(bayesian: bool) -> None:
         import keras_tuner  # noqa: F401
 
 
+def is_tried() -> bool:
+    """Whether this is the TensorFlow release with which all was tried that goes beyond its documented interface."""
+    return installed_version("tensorflow").startswith("2.21.")
+
+
 def _tune_xla() -> None:
     """Has XLA use the processor's full vectors, and Eigen's matrix product instead of YNNPACK's.
 
@@ -92,7 +96,7 @@ def _tune_xla() -> None:
     user has set XLA_FLAGS, nothing is changed. XLA aborts at a flag that it does not know, and TensorFlow's releases differ
     in theirs: so only the release that this was tried with is tuned.
     """
-    if "XLA_FLAGS" not in os.environ and version("tensorflow").startswith("2.21.") and " avx512f " in _processor():
+    if "XLA_FLAGS" not in os.environ and is_tried() and " avx512f " in _processor():
         os.environ["XLA_FLAGS"] = "--xla_cpu_prefer_vector_width=512 --xla_cpu_experimental_ynn_fusion_type="
 
 
@@ -109,12 +113,13 @@ def compile_cache() -> Path | None:
 
     What lies there is machine code: so there is one folder per TensorFlow and processor, in the user's cache folder, and it
     must be the user's alone. A program that is read back computes the same bits as one that was just compiled.
-    MNIST_TUNER_COMPILE_CACHE=off turns it off.
+    MNIST_TUNER_COMPILE_CACHE=off turns it off. Only with the release that it was tried with: TensorFlow 2.19 cannot read what
+    it has written, and begins again for ever.
     """
-    if os.environ.get("MNIST_TUNER_COMPILE_CACHE") == "off" or not hasattr(os, "getuid"):
+    if not is_tried() or os.environ.get("MNIST_TUNER_COMPILE_CACHE") == "off" or not hasattr(os, "getuid"):
         return None
     machine = f"{_processor()} {os.environ.get('XLA_FLAGS')}"
-    key = f"tensorflow-{version('tensorflow')}-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
+    key = f"tensorflow-{installed_version('tensorflow')}-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = home / "mnist_tuner" / key
@@ -225,7 +230,7 @@ def _deferred() -> Iterator[None]:
     Not by importlib.util.LazyLoader: before Python 3.12 it is not thread-safe, and whoever looks through sys.modules, as
     `inspect` does, would load everything. Only the release that this was tried with is changed.
     """
-    if "tensorflow" in sys.modules or not version("tensorflow").startswith("2.21."):
+    if "tensorflow" in sys.modules or not is_tried():
         yield
         return
     stubs = _Stubs()

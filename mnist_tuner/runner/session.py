@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -28,6 +27,7 @@ from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunRep
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.stored import save_predictions
 from mnist_tuner.runs import RunDirectory
+from mnist_tuner.trainer.backend import installed_version
 from mnist_tuner.trainer.files import atomic_write
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def session(
     began = time.perf_counter() if began is None else began
     check_data(config)
     command = "train" if isinstance(config, TrainConfig) else "search"
-    known = {package.replace("-", "_"): version(package) for package in packages}
+    known = {package.replace("-", "_"): installed_version(package) for package in packages}
     versions = {"mnist_tuner": __version__, **known, "python": platform.python_version()}
     before: dict[str, Any] = {}
     screen = console or Console()

@@ -6,10 +6,27 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 
 import_seconds = 0.0
 """What the import of TensorFlow through the trainer has cost; 0 where it was there already."""
+
+
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly", "tf-nightly-cpu")
+"""The names under which the module is published."""
+
+
+def installed_version(package: str) -> str:
+    """A package's version, without importing it; TensorFlow's, whichever of its packages is installed.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    for name in _TENSORFLOWS if package == "tensorflow" else (package,):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    raise PackageNotFoundError(package)
 
 
 def check_backend(used: str | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner._version import __version__
+from mnist_tuner.trainer.backend import installed_version
 from mnist_tuner.trainer.base import TrainerBase
 from mnist_tuner.trainer.callbacks import ModelCheckpoint
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
@@ -58,7 +58,7 @@ def capture(trainer: TrainerBase, module: Module, snapshot: tuple[dict[str, Any]
         validation_jit_compiled=trainer.validation_jit_compiled,
         threads=tf.config.threading.get_intra_op_parallelism_threads(),
         metrics=trainer.callback_metrics,
-        versions={"mnist_tuner": __version__} | {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        versions={"mnist_tuner": __version__} | {name: installed_version(name) for name in ("tensorflow", "keras", "numpy")},
         logs=logs,
         callbacks=entries["callbacks"],
         loggers=loggers,
