@@ -144,7 +144,11 @@ def warm_up() -> None:
 def to_svg(drawing: Drawing) -> str:
     """An ``svg`` element for a page that has the variables of `PALETTE`; without the title, which the page has."""
     names = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
-    text = _TAG.sub(lambda tag: re.sub(r": (#\w{6})", lambda m: f": {names.get(m[1], m[1])}", tag[0]), drawing.svg)
+
+    def variable(color: re.Match[str]) -> str:
+        return f": {names.get(color[1], color[1])}"
+
+    text = _TAG.sub(lambda tag: re.sub(r": (#\w{6})", variable, tag[0]), drawing.svg)
     text = re.sub(rf'<g id="{drawing.name}-title">.*?</g>\s*', "", text, count=1, flags=re.DOTALL)
     return re.sub(r'viewBox="0 0 (\S+) (\S+)"', lambda m: f'viewBox="0 {TITLE} {m[1]} {float(m[2]) - TITLE:g}"', text, count=1)
 

@@ -75,8 +75,8 @@ def contestant(
     units: tuple[int, ...],
     parameters: int | None,
     seeds: tuple[int, ...],
-    labels: npt.NDArray[np.integer],
-    predicted: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer[Any]],
+    predicted: npt.NDArray[np.integer[Any]],
 ) -> Contestant:
     """Judges a net's predictions.
 
@@ -193,8 +193,8 @@ class Comparison:
 
 def compare(
     names: tuple[str, str],
-    labels: npt.NDArray[np.integer],
-    predicted: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]],
+    labels: npt.NDArray[np.integer[Any]],
+    predicted: tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]],
     confidence: float = 0.95,
 ) -> Comparison:
     """Compares two nets on the same images.
@@ -231,7 +231,7 @@ def compare(
 
 
 def compare_all(
-    names: list[str], labels: npt.NDArray[np.integer], predicted: list[npt.NDArray[np.integer]]
+    names: list[str], labels: npt.NDArray[np.integer[Any]], predicted: list[npt.NDArray[np.integer[Any]]]
 ) -> tuple[Comparison, ...]:
     """Compares every two of several nets.
 

@@ -85,9 +85,9 @@ class ClassificationReport:
 
 
 def classification_report(
-    labels: npt.NDArray[np.integer],
-    predicted: npt.NDArray[np.integer],
-    confidence: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer[Any]],
+    predicted: npt.NDArray[np.integer[Any]],
+    confidence: npt.NDArray[np.floating[Any]],
     classes: int,
     loss: float | None,
 ) -> ClassificationReport:
@@ -127,7 +127,10 @@ def classification_report(
 
 
 def _worst(
-    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], confidence: npt.NDArray[np.floating], classes: int
+    labels: npt.NDArray[np.integer[Any]],
+    predicted: npt.NDArray[np.integer[Any]],
+    confidence: npt.NDArray[np.floating[Any]],
+    classes: int,
 ) -> tuple[Mistake, ...]:
     """The images that most trainings read wrong with most confidence: each with the class that it was then read as."""
     training, image = np.nonzero(predicted != labels)

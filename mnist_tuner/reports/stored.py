@@ -6,7 +6,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -170,7 +170,7 @@ def save_predictions(folder: RunDirectory, **arrays: npt.ArrayLike) -> None:
         OSError: it could not be written.
     """
     content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]  # its only other argument has a name that nobody gives
+    np.savez(content, **cast(dict[str, Any], arrays))  # its only other argument has a name that nobody gives
     atomic_write(folder / "test_predictions.npz", content.getvalue())
 
 

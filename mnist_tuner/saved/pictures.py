@@ -342,7 +342,7 @@ def fit(grey: UInt8Array, shape: tuple[int, int]) -> Prepared:
 
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if edge.mean() > 127:
-        grey, edge = 255 - grey, 255 - edge
+        grey, edge = ~grey, ~edge
     factor = min(shape[0] / grey.shape[0], shape[1] / grey.shape[1])
     size = max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor))
     small = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
