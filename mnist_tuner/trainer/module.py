@@ -148,12 +148,13 @@ class Module(ModuleHooks):
         Raises:
             FileNotFoundError: there is no such file.
             CheckpointError: it is damaged, or does not fit the model.
+            TypeError: configure_model did not return a model.
         """
         checkpoint = read_checkpoint(Path(path))
         module = cls(**{**checkpoint.header.hyper_parameters, **arguments})
         for name, value in checkpoint.header.hyper_parameters.items():
             module.hparams.setdefault(name, arguments.get(name, value))
-        module.model = model = module.configure_model()
+        model = make_model(module)
         state_of(module).configured = True
         if not model.built:
             if checkpoint.header.build_config:
@@ -325,6 +326,18 @@ class Module(ModuleHooks):
         return {
             name: value for name, value in {**vars(self), **self.hparams}.items() if isinstance(value, plain) and name[0] != "_"
         }
+
+
+def make_model(module: Module) -> keras.Model:
+    """Calls configure_model, and keeps the model as ``module.model``.
+
+    Raises:
+        TypeError: it did not return one.
+    """
+    module.model = model = module.configure_model()
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"{type(module).__name__}.configure_model returned {model!r}: expected a keras.Model")
+    return model
 
 
 def model_of(module: Module) -> keras.Model:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import keras
 
 from mnist_tuner.trainer.keras_module import KerasModule
-from mnist_tuner.trainer.module import Module, model_of
+from mnist_tuner.trainer.module import Module, make_model, model_of
 from mnist_tuner.trainer.module_state import state_of
 
 POLICIES = {"32-true": "float32", "16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
@@ -28,11 +28,9 @@ def configure_model(module: Module, precision: str | None) -> None:
         if policy is not None:
             keras.config.set_dtype_policy(policy)
         try:
-            module.model = module.configure_model()
+            make_model(module)
         finally:
             keras.config.set_dtype_policy(before)
-        if not isinstance(module.model, keras.Model):
-            raise TypeError(f"{type(module).__name__}.configure_model returned {module.model!r}: expected a keras.Model")
         state.configured = True
     made_with = model_of(module).dtype_policy.name
     if policy is not None and made_with != policy:

@@ -303,6 +303,15 @@ def test_configure_model_must_return_a_model(verb: str, model: Any, quiet: Quiet
         getattr(quiet(), verb)(Wrong(), digits())
 
 
+def test_configure_model_must_return_a_model_for_a_checkpoint_too(quiet: Quiet, tmp_path: Path) -> None:
+    class Wrong(Net):
+        def configure_model(self) -> Any:
+            return None
+
+    with pytest.raises(TypeError, match=r"Wrong\.configure_model returned None: expected a keras\.Model"):
+        Wrong.load_from_checkpoint(saved(quiet, Net(), tmp_path))
+
+
 @pytest.mark.parametrize(
     ("verb", "method", "advice"),
     [
