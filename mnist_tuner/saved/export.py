@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import shlex
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -58,7 +60,7 @@ def export(
     missing = [name for name in _NEEDS.get(kind, ()) if find_spec(name) is None]
     if missing:
         packages = " ".join(name.replace("_", "-") for name in _NEEDS[kind])
-        raise InputError(f"--format {kind} needs further packages: pip install {packages}")
+        raise InputError(f"--format {kind} needs further packages: {shlex.quote(sys.executable)} -m pip install {packages}")
     screen = screen or Console()
     saved = find_model(path)
     target = output or saved.path.with_name(f"export-{kind}{_ENDINGS[kind]}")

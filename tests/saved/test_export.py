@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -307,8 +308,8 @@ def test_a_missing_package_is_named_before_anything_is_loaded(made: Made, tmp_pa
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=True)
     assert done.stdout.splitlines() == [
-        "InputError --format onnx needs further packages: pip install onnx tf2onnx",
-        "InputError --format litert needs further packages: pip install ai-edge-litert",
+        f"InputError --format onnx needs further packages: {shlex.quote(sys.executable)} -m pip install onnx tf2onnx",
+        f"InputError --format litert needs further packages: {shlex.quote(sys.executable)} -m pip install ai-edge-litert",
         "False",
     ]
     assert done.stderr == ""
