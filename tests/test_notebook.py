@@ -18,6 +18,7 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 
 from tests.support.commands import DEADLINE, ROOT, environment
+from tests.support.project import MODULE, write_small_project
 from tests.support.searches import journal, wait_until, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -201,6 +202,18 @@ from mnist_tuner.runner import search, train
 small = {"widths": (8, 48, 8), "replicates": 2, "final_seeds": 1, "data": Path("pictures"), "output": Path("runs")}
 config = SearchConfig(trials=6, epochs=150, workers=2, **small)
 """
+
+
+def test_the_first_cell_installs_from_the_clone_that_it_finds_or_says_what_it_needs(kernel: Cells, tmp_path: Path) -> None:
+    _, first, *_ = nbformat.read(NOTEBOOK, as_version=4).cells
+    kernel.run(first.source)  # it is there: nothing is installed
+    kernel.run("import sys; sys.modules['mnist_tuner'] = None")  # as if it were not
+    reply, _ = kernel.end(kernel.begin(first.source))
+    assert (reply["ename"], reply["evalue"][:50]) == ("ModuleNotFoundError", "mnist_tuner is not installed: set SOURCE, above, o")
+    write_small_project(tmp_path / "mnist_tuner")
+    kernel.run("%env PIP_TARGET=installed\n%env PIP_NO_INDEX=1")
+    kernel.run(first.source)
+    assert (tmp_path / "installed" / "mnist_tuner.py").read_text() == MODULE
 
 
 def test_an_interrupted_search_leaves_a_kernel_in_which_all_goes_on(kernel: Cells, tmp_path: Path) -> None:
