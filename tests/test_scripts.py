@@ -6,68 +6,47 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import DEADLINE, ROOT, environment, python
+from tests.support.project import MODULE, PYPROJECT, write_small_project
 
-PYPROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "small"
-version = "1"
-"""
-
-BACKEND = """
-import pathlib, tomllib, zipfile
-
-def build_editable(folder, config_settings=None, metadata_directory=None):
-    project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-    name, version = project["name"], project["version"]
-    requires = "".join(f"Requires-Dist: {each}\\n" for each in project.get("dependencies", []))
-    wheel = f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(pathlib.Path(folder) / wheel, "w") as file:
-        info = f"{name}-{version}.dist-info"
-        file.writestr(f"{name}.pth", str(pathlib.Path.cwd()))
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n{requires}")
-        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        file.writestr(f"{info}/RECORD", "")
-    return wheel
-"""
-
-SCRIPT = """#!/bin/sh
-set -eu
+SCRIPT = """set -eu
 . "$(dirname -- "$0")/environment.sh"
 ensure_environment
-exec "$python" -c 'import small; print(small.ANSWER)'
-"""
+exec "$python" -c 'import mnist_tuner; print(mnist_tuner.ANSWER)'"""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A clone with a space in its path."""
     root = tmp_path / "a clone"
-    (root / "scripts").mkdir(parents=True)
+    write_program(root / "scripts" / "start", SCRIPT)
     shutil.copy(ROOT / "scripts" / "environment.sh", root / "scripts")
-    (root / "scripts" / "start").write_text(SCRIPT)
-    (root / "scripts" / "start").chmod(0o755)
-    (root / "pyproject.toml").write_text(PYPROJECT)
-    (root / "backend.py").write_text(BACKEND)  # setuptools would have to be fetched for each installation
-    (root / "small.py").write_text("ANSWER = 42\n")
+    write_small_project(root)
     return root
 
 
-def start(root: Path, folder: Path = Path("/")) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+def start(root: Path, folder: Path = Path("/"), **changes: str) -> subprocess.CompletedProcess[str]:
+    dropped = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHON")
+    env = {name: value for name, value in os.environ.items() if name not in dropped} | changes
     script = root / "scripts" / "start"
-    return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=environment, timeout=DEADLINE, check=False)
+    return subprocess.run([script], cwd=folder, capture_output=True, text=True, env=env, timeout=DEADLINE, check=False)
+
+
+def write_program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.mark.slow
@@ -99,13 +78,125 @@ def test_a_failed_installation_leaves_nothing_behind_and_one_that_was_killed_is_
     assert not (project / ".venv.lock").exists()
 
     (project / "pyproject.toml").write_text(PYPROJECT)
-    (project / ".venv" / "bin").mkdir(parents=True)
-    (project / ".venv" / "bin" / "python").write_text("#!/bin/sh\necho half-made\n")
-    (project / ".venv" / "bin" / "python").chmod(0o755)
+    write_program(project / ".venv" / "bin" / "python", "echo half-made")
     lock = project / ".venv.lock"
     lock.mkdir()
     (lock / "pid").write_text("4194999")  # beyond any process number
     assert start(project).stdout == "42\n"
+
+
+@pytest.mark.slow
+def test_what_would_send_packages_elsewhere_or_fails_in_uv_does_not_keep_the_project_from_its_environment(
+    project: Path, tmp_path: Path
+) -> None:
+    write_program(tmp_path / "programs" / "uv", "echo no such uv; exit 1")
+    elsewhere = {name: str(tmp_path / "elsewhere") for name in ("PIP_TARGET", "PIP_PREFIX", "PYTHONHOME", "TMPDIR")}
+    done = start(project, PATH=f"{tmp_path / 'programs'}:{os.environ['PATH']}", **elsewhere)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+    assert "no such uv); pip is tried" in done.stderr
+    assert f"TMPDIR is '{tmp_path / 'elsewhere'}'" in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.slow
+def test_what_python_is_asked_for_is_taken_or_refused(project: Path, tmp_path: Path) -> None:
+    old = write_program(tmp_path / "old", "echo 3.9")
+    for given, is_a in ((old, "3.9"), (tmp_path / "missing", "cannot be run")):
+        refused = start(project, PYTHON=str(given))
+        expected = f"error: PYTHON is '{given}' ({is_a}): expected Python 3.11, 3.12 or 3.13; set it to one, or unset it\n"
+        assert (refused.returncode, refused.stderr) == (2, expected)
+        assert not (project / ".venv").exists()
+
+    with_a_space = tmp_path / "a python"
+    with_a_space.symlink_to(sys.executable)
+    first, second = start(project, PYTHON=str(with_a_space)), start(project, PYTHON=str(with_a_space))
+    assert (first.returncode, first.stdout, second.stderr) == (0, "42\n", ""), first.stderr
+    other = write_program(tmp_path / "other", f'case "$*" in *base_prefix*) echo other;; *) exec "{sys.executable}" "$@";; esac')
+    again = start(project, PYTHON=str(other))
+    assert (again.returncode, "Installing mnist_tuner" in again.stderr) == (0, True)
+
+
+@pytest.mark.slow
+def test_an_installation_that_cannot_be_imported_or_reaches_no_network_is_said_to_be_so(project: Path) -> None:
+    (project / "mnist_tuner.py").write_text("ANSWER = 42\n")
+    done = start(project)
+    assert (done.returncode, (project / ".venv").exists()) == (1, False)
+    assert "has no attribute 'Trainer'" in done.stderr
+    assert "cannot be imported" in done.stderr
+
+    (project / "mnist_tuner.py").write_text(MODULE)
+    (project / "pyproject.toml").write_text(PYPROJECT.replace('version = "1"', 'version = "1"\ndependencies = ["not-there"]'))
+    nowhere = "http://127.0.0.1:9/simple"
+    done = start(project, PIP_INDEX_URL=nowhere, PIP_RETRIES="0", UV_DEFAULT_INDEX=nowhere, UV_HTTP_RETRIES="0")
+    assert (done.returncode, (project / ".venv").exists()) == (1, False)
+    assert "The network, or the package index, may be out of reach" in done.stderr
+
+
+def test_the_lower_bounds_are_those_of_all_packages() -> None:
+    program = (
+        '. "$0"; choose_environment 3.12 lowest; python=$1; tensorflow=tensorflow-cpu; requirements dev; echo "$environment"'
+    )
+    command = ["sh", "-c", program, ROOT / "scripts" / "environment.sh", sys.executable]
+    env = environment(MNIST_TUNER_TENSORFLOW="tensorflow-cpu")
+    *lowest, folder = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert Path(folder) == ROOT / ".venv-3.12-lowest"
+    assert not [line for line in lowest if not re.fullmatch(r"[\w-]+(\[\w+\])?==[\d.]+", line)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {re.split(r"[>\[]", each)[0] for each in project["dependencies"]} - {"tensorflow"} | {
+        "tensorflow-cpu",
+        "tf2onnx",
+        "pytest",
+    }
+    assert named <= {re.split(r"[=\[]", line)[0] for line in lowest}
+
+
+API = """
+import keras
+from mnist_tuner import EarlyStopping, Trainer, Tuner, fit_keras_model, runner
+from mnist_tuner.config import TrainConfig
+
+reveal_type(Trainer(max_epochs=1, callbacks=[EarlyStopping("val_loss")]).callback_metrics)
+reveal_type(TrainConfig(epochs=1).epochs)
+reveal_type(Tuner(lambda hp: keras.Sequential(), workers=1).ranked()[0].scores)
+reveal_type(fit_keras_model)
+reveal_type(runner.train)
+Trainer(max_epochs="five")
+"""
+
+
+@pytest.mark.slow
+def test_an_editor_follows_what_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "uses.py").write_text(API)
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "uses.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=DEADLINE, check=False)
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    types = [each["message"] for each in found if each["severity"] == "information"]
+    assert len(types) == API.count("reveal_type"), done.stdout
+    assert not [message for message in types if "Unknown" in message.partition(" is ")[2].partition("(")[0]]
+    assert types[0].endswith('is "dict[str, float]"')
+    assert types[1].endswith('is "int"')
+    (error,) = [each["message"] for each in found if each["severity"] == "error"]
+    assert '"max_epochs"' in error
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_as_it_is_and_what_was_built_before_does_not_count(tmp_path: Path) -> None:
+    def files(root: Path) -> set[str]:
+        return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+    root = tmp_path / "source"
+    shutil.copytree(ROOT / "mnist_tuner", root / "mnist_tuner", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, root)
+    stale = root / "build" / "lib" / "mnist_tuner" / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, root]
+    subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        held = {name for name in file.namelist() if ".dist-info/" not in name}
+    assert held == {f"mnist_tuner/{name}" for name in files(root / "mnist_tuner")}
 
 
 @pytest.mark.slow
@@ -149,7 +240,9 @@ def test_the_peers_have_an_environment_of_their_own_which_is_made_once_or_not_at
     assert ("Installing" in first.stderr, "Installing" in second.stderr) == (True, False)
     python = first.stdout.strip()
     assert second.stdout.strip() == python == str(folder / "bin" / "python")
-    answer = subprocess.run([python, "-c", "import small; print(small.ANSWER)"], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [python, "-Pc", "import mnist_tuner; print(mnist_tuner.ANSWER)"], capture_output=True, text=True, check=True
+    )
     assert answer.stdout == "42\n"
 
     (folder / "stamp").unlink()  # as a killed installation leaves it: it is made anew, and here that fails

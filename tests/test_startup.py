@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from mnist_tuner.startup import compile_cache, is_tried
+from mnist_tuner.trainer.backend import installed_version
 from tests.support.commands import python
 
 pytestmark = pytest.mark.slow
+
+tried = pytest.mark.skipif(not is_tried(), reason="the import of this TensorFlow is not changed")
+
+
+def test_tensorflow_is_known_by_each_of_its_packages_and_only_the_tried_release_has_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for package, release, known in (
+        ("tensorflow_cpu", "2.19.1", False),
+        ("tensorflow", "2.20.0", False),
+        ("tf_nightly", "2.21.1", True),
+    ):
+        info = tmp_path / release / f"{package}-{release}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n")
+        monkeypatch.setattr(sys, "path", [str(info.parent)])
+        assert (installed_version("tensorflow"), is_tried(), compile_cache() is not None) == (release, known, known)
+
 
 DEFERRED = """
 import sys
@@ -20,6 +42,7 @@ def loaded():
 """
 
 
+@tried
 def test_a_training_does_not_load_what_it_does_not_ask_for_and_reads_the_same(tmp_path: Path, small_dataset_folder: Path) -> None:
     arguments = ["train", "--data", str(small_dataset_folder), "--epochs", "2", "--val-fraction", "0.2", "--quiet"]
     program = f"""
@@ -71,6 +94,7 @@ print(json.dumps({name: str(value) for name, value in sorted(found.items())}))
 """
 
 
+@tried
 def test_what_is_asked_for_is_let_in_also_by_threads_at_once() -> None:
     found = json.loads(python(f"import json\n{DEFERRED}{LET_IN}"))
     assert found == {
@@ -133,6 +157,7 @@ except AttributeError as error:
 """
 
 
+@tried
 def test_the_old_interface_in_a_traced_step_and_each_format_of_export_work(tmp_path: Path) -> None:
     said = python(f"import os\nos.chdir({str(tmp_path)!r})\n{DEFERRED}{USED}")
     assert said.splitlines()[-1] == "module 'tensorflow' has no attribute 'no_such_thing'"
@@ -148,6 +173,7 @@ tf.saved_model.save(module, PATH)
 """
 
 
+@tried
 def test_a_saved_model_of_old_is_read_with_its_optimizer(tmp_path: Path) -> None:
     python(OLD_MODEL.replace("PATH", repr(str(tmp_path / "old"))))
     program = f"""
