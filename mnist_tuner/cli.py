@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mnist_tuner._version import __version__
-from mnist_tuner.config import CLASSES, DATA, OUTPUT, SearchConfig, TrainConfig
+from mnist_tuner.config import CLASSES, DATA, OUTPUT, SPLIT, TRANSPOSE, SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.options import COMMON, RUN, Option, options_of, read_options
 
@@ -266,6 +266,8 @@ def evaluate(
     model: Model,
     data: Annotated[Path | None, replace(DATA, unset="the run's")] = None,
     classes: Annotated[Path | None, CLASSES] = None,
+    split: Annotated[str | None, SPLIT] = None,
+    transpose: Annotated[bool, TRANSPOSE] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> dict[str, Any]:
@@ -273,7 +275,9 @@ def evaluate(
     from mnist_tuner.render.run import Terminal
     from mnist_tuner.saved.evaluate import evaluate
 
-    return evaluate(model, Terminal(stderr=json), data=data, classes=classes, quiet=quiet)
+    return evaluate(
+        model, Terminal(stderr=json), data=data, classes=classes, split=split, transpose=transpose or None, quiet=quiet
+    )
 
 
 @command(app, "predict runs/20260102-101500-train-100-100 photo.jpg scans/ 'more/*.png'")

@@ -11,7 +11,7 @@ from mnist_tuner.errors import InputError
 from mnist_tuner.options import FILES, RUN, Option, Options
 
 DATA = Option(
-    "Folder of four IDX files (.gz or not), or an .npz file.",
+    "Folder, archive or file: IDX, .npz, CSV, Parquet, pictures.",
     unset="the embedded MNIST",
     variable="MNIST_TUNER_DATA",
     panel=FILES,
@@ -20,6 +20,8 @@ DATA = Option(
 CLASSES = Option(
     "File of the classes' names, one a line.", unset="classes.txt in the folder, if any", panel=FILES, shapes_result=False
 )
+SPLIT = Option("Which of several data sets in it, such as letters.", unset="the only one", panel=FILES, shapes_result=False)
+TRANSPOSE = Option("Exchange the images' rows and columns, as EMNIST needs.", panel=FILES, shapes_result=False)
 OUTPUT = Option("Folder in which the runs' folders are.", variable="MNIST_TUNER_OUTPUT", panel=FILES, shapes_result=False)
 _SEED, _MANY, _SOME, _SHARE = (0, 2**32 - 1), (1, 100_000), (1, 1_000), (0.0, math.nextafter(1, 0))
 
@@ -55,6 +57,8 @@ class TrainConfig(Options):
     ] = 0.0
     data: Annotated[Path | None, DATA] = None
     classes: Annotated[Path | None, CLASSES] = None
+    split: Annotated[str | None, SPLIT] = None
+    transpose: Annotated[bool, TRANSPOSE] = False
     output: Annotated[Path, OUTPUT] = Path("runs")
     threads: Annotated[
         int | str,
@@ -96,10 +100,11 @@ class TrainConfig(Options):
             raise InputError("--logger tensorboard is for one training: leave it or --seeds out")
         if not 1 <= len(self.hidden) <= 20:
             raise InputError(f"--hidden has {len(self.hidden)} widths: expected 1 to 20, such as 100,100")
-        if self.early_stopping is not None and not self.val_fraction:
-            raise InputError("--early-stopping needs validation images: give --val-fraction as well, such as 0.1")
+        if self.early_stopping is not None and not self.val_fraction and self.data is None:  # other data may bring some
+            raise InputError(NEEDS_VALIDATION)
 
 
+NEEDS_VALIDATION = "--early-stopping needs validation images: give --val-fraction as well, such as 0.1"
 TWO_THREADS_FROM = 5_000_000
 """Multiply-adds of one step, forward, from which two threads are faster than one."""
 
@@ -146,6 +151,8 @@ class SearchConfig(Options):
     final_seeds: Annotated[int, Option("Trainings of winner and baseline in the comparison.", _SOME)] = 5
     data: Annotated[Path | None, DATA] = None
     classes: Annotated[Path | None, CLASSES] = None
+    split: Annotated[str | None, SPLIT] = None
+    transpose: Annotated[bool, TRANSPOSE] = False
     output: Annotated[Path, OUTPUT] = Path("runs")
     workers: Annotated[
         int | None,

@@ -1,24 +1,37 @@
-"""MNIST and every data set in its format: the readers of IDX and .npz files, checksums, splits, and the data module."""
+"""Data sets, the embedded MNIST among them, and the data module. How they are found and read is in `reading`."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import math
-import struct
+import re
 import time
-import zipfile
-import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.config import NEEDS_VALIDATION, SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
+from mnist_tuner.mnist.reading.embedded import (
+    EMBEDDED,
+    IDX_NAMES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LABELS,
+)
+from mnist_tuner.mnist.reading.finding import find, read
+from mnist_tuner.mnist.reading.forms import class_numbers, grey_levels
+from mnist_tuner.mnist.reading.idx import checksum, read_idx
+from mnist_tuner.mnist.reading.names import TEST, TRAINING, VALIDATION
+from mnist_tuner.mnist.reading.oddities import oddities
+from mnist_tuner.mnist.reading.splits import stratified_split
 from mnist_tuner.trainer.data import ArrayLoader, DataModule
 
 if TYPE_CHECKING:
@@ -27,11 +40,8 @@ if TYPE_CHECKING:
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 
-EMBEDDED = Path(__file__).parent / "dataset"
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
-
+HELD_OUT = 0.2
+"""The share of the training images that are the test images, where none came with the data."""
 EVALUATION_BATCH_SIZE = 500
 """Validation and test batches: large, since no gradient is taken, and a divisor of MNIST's 10,000."""
 
@@ -44,9 +54,13 @@ class Dataset:
         name: what the reports call it.
         train_images, test_images: uint8, shape ``(n, height, width)``.
         train_labels, test_labels: uint8, shape ``(n,)``, from 0 to ``classes - 1``.
-        sha256: the SHA-256 of each IDX file's raw (uncompressed) bytes, by the file's name.
+        sha256: the SHA-256 of each array as the bytes of an IDX file, by the name that MNIST's has.
         embedded: whether it is the package's own: then it is pickled as a name, since every machine has it.
         class_names: one for each class, or none at all.
+        val_images, val_labels: a validation set that came with the data, as the others.
+        held_out: whether the test images were taken from the training images, since none came with the data.
+        notes: what was done to the data, and what is odd about it, in sentences.
+        files: which were read.
     """
 
     name: str
@@ -57,6 +71,11 @@ class Dataset:
     sha256: dict[str, str]
     embedded: bool = False
     class_names: tuple[str, ...] = ()
+    val_images: UInt8Array | None = None
+    val_labels: UInt8Array | None = None
+    held_out: bool = False
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __reduce__(self) -> Any:
         if self.embedded:
@@ -72,110 +91,6 @@ class Dataset:
     def classes(self) -> int:
         """The number of classes: of their names, where they have any; else the largest training label plus one."""
         return len(self.class_names) or int(self.train_labels.max()) + 1
-
-
-def read_idx(path: Path, dimensions: int) -> tuple[UInt8Array, str]:
-    """Reads one IDX file of unsigned bytes, gzipped if its name ends in ``.gz``.
-
-    The format (http://yann.lecun.com/exdb/mnist/): two zero bytes, a type code (8: unsigned byte), the number of
-    dimensions, each dimension as a big-endian uint32, then the values in row-major order.
-
-    Args:
-        path: the file.
-        dimensions: how many dimensions it must have: 3 for images, 1 for labels.
-
-    Returns:
-        The array (uint8, read-only) and the SHA-256 of the file's uncompressed bytes, in hexadecimal.
-
-    Raises:
-        InputError: the file is missing, unreadable, not gzip though named so, not IDX, too short or too long.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw, shape = _read_idx_bytes(cast("BinaryIO", file), path, dimensions)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except gzip.BadGzipFile as error:
-        raise InputError(f"{path}: not a sound gzip file, although its name ends in .gz ({error})") from None
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: the gzip stream is truncated or damaged ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    header = 4 + 4 * dimensions
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape), hashlib.sha256(raw).hexdigest()
-
-
-def _read_idx_bytes(file: BinaryIO, path: Path, dimensions: int) -> tuple[bytes, tuple[int, ...]]:
-    header = file.read(4)
-    expected_magic = bytes([0, 0, 8, dimensions])
-    if header != expected_magic:
-        raise InputError(
-            f"{path}: not an IDX file of unsigned bytes in {dimensions} dimension(s): "
-            f"its magic number is {header.hex() or 'missing'}, expected {expected_magic.hex()}"
-        )
-    sizes = file.read(4 * dimensions)
-    if len(sizes) < 4 * dimensions:
-        raise InputError(f"{path}: truncated within its header")
-    shape = struct.unpack(f">{dimensions}I", sizes)
-    expected = math.prod(shape)
-    if expected == 0:
-        raise InputError(f"{path}: holds no data (its dimensions are {'x'.join(map(str, shape))})")
-    # In pieces: a header that promises more than there is must not reserve that much memory.
-    pieces, got = [header, sizes], 0
-    while got <= expected and (piece := file.read(min(1 << 24, expected + 1 - got))):
-        pieces.append(piece)
-        got += len(piece)
-    if got < expected:
-        raise InputError(f"{path}: truncated: {got:,} bytes of data, its header promises {expected:,}")
-    if got > expected:
-        raise InputError(f"{path}: trailing bytes after the {expected:,} that its header promises")
-    return b"".join(pieces), shape
-
-
-def read_npz(path: Path) -> tuple[dict[str, UInt8Array], dict[str, str]]:
-    """Reads a file as Keras distributes MNIST: the arrays x_train, y_train, x_test and y_test.
-
-    Args:
-        path: the file. Images are uint8 ``(n, height, width)``, perhaps with a last axis of 1; labels are integers from 0 to 255,
-            ``(n,)`` or ``(n, 1)``.
-
-    Returns:
-        The four arrays, uint8, by the names of the IDX files that would hold the same, and the SHA-256 that these would have.
-
-    Raises:
-        InputError: it is missing, damaged, or holds something else. Arrays of Python objects are never read.
-    """
-    arrays: dict[str, UInt8Array] = {}
-    sha256: dict[str, str] = {}
-    try:
-        if path.exists() and not zipfile.is_zipfile(path):
-            raise InputError(f"{path}: not an .npz file")
-        with np.load(path, allow_pickle=False) as file:
-            for name, key in zip(IDX_NAMES, ("x_train", "y_train", "x_test", "y_test"), strict=True):
-                if key not in file:
-                    raise InputError(f"{path}: has no {key}: expected x_train, y_train, x_test and y_test")
-                array = file[key]
-                if not isinstance(array, np.ndarray):
-                    raise InputError(f"{path}: {key} is no array")
-                dimensions = 3 if "images" in name else 1
-                if array.ndim == dimensions + 1 and array.shape[-1] == 1:
-                    array = array[..., 0]
-                whole = array.dtype == np.uint8 if dimensions == 3 else np.issubdtype(array.dtype, np.integer)
-                if array.ndim != dimensions or not whole or not array.size:
-                    expected = "uint8 images (n, height, width)" if dimensions == 3 else "integer labels (n,)"
-                    raise InputError(f"{path}: {key} is {array.dtype} of the shape {array.shape}: expected {expected}")
-                if array.min() < 0 or array.max() > 255:
-                    raise InputError(f"{path}: {key} has labels from {array.min()} to {array.max()}: expected 0 to 255")
-                arrays[name] = np.ascontiguousarray(array, np.uint8)
-                header = bytes([0, 0, 8, dimensions]) + struct.pack(f">{dimensions}I", *array.shape)
-                sha256[name] = hashlib.sha256(header + arrays[name].tobytes()).hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
-    except Exception as error:  # whatever numpy makes of a damaged archive, tokenize's errors among them
-        raise InputError(f"{path}: not an .npz file of arrays, or a damaged one ({' '.join(str(error).split())[:200]})") from None
-    return arrays, sha256
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -195,69 +110,122 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def load_dataset(source: Path | None = None, classes: Path | None = None) -> Dataset:
+def load_dataset(
+    source: Path | None = None, classes: Path | None = None, split: str | None = None, transpose: bool = False
+) -> Dataset:
     """Reads a data set, or the embedded MNIST when none is given.
 
     Args:
-        source: an ``.npz`` file (see `read_npz`), or a folder that holds one, or ``train-images-idx3-ubyte``,
-            ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each as it is or with ``.gz``;
-            images of one size, labels from 0 to at most 255.
+        source: a folder, an archive or a file: IDX files, ``.npz`` or ``.npy``, CSV, Parquet, or a folder of pictures for each
+            class, in any of the ways in which people publish them (see README.md in this folder); images of one size, up to 256
+            classes.
         classes: a file of the classes' names (see `read_class_names`); by default ``classes.txt`` in the folder, if there is one.
+        split: which, where there are several data sets, as EMNIST's letters.
+        transpose: whether the images' rows and columns change places, as EMNIST's must to be upright.
 
     Raises:
-        InputError: a file is missing or damaged, or the files contradict each other; the message names the file. For the
-            embedded data also: its checksum is not the published one.
+        InputError: a file is missing or damaged, the files contradict each other, or it cannot be told what they mean; the
+            message names the file. For the embedded data also: its checksum is not the published one.
     """
-    folder = source
-    source = EMBEDDED if source is None else source
-    if not source.is_dir() and source.suffix != ".npz":
-        raise InputError(f"{source}: no such folder of data, nor an .npz file")
-    packed = [source] if source.suffix == ".npz" and not source.is_dir() else sorted(source.glob("*.npz"))
-    if len(packed) == 1 and not any(source.glob("*-idx?-ubyte*")):
-        arrays, sha256 = read_npz(packed[0])
-        paths = dict.fromkeys(IDX_NAMES, packed[0])
-    else:
-        paths = {name: _find(source, name) for name in IDX_NAMES}
-        arrays, sha256 = {}, {}
-        for name, path in paths.items():
-            arrays[name], sha256[name] = read_idx(path, 3 if "images" in name else 1)
-    if folder is None:
-        _check_published(sha256)
-    for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
-        if len(arrays[images]) != len(arrays[labels]):
-            raise InputError(
-                f"{paths[labels]}: {len(arrays[labels]):,} labels for the {len(arrays[images]):,} images of {paths[images].name}"
-            )
-    if arrays[TRAIN_IMAGES].shape[1:] != arrays[TEST_IMAGES].shape[1:]:
-        sizes = ["x".join(map(str, arrays[name].shape[1:])) for name in (TEST_IMAGES, TRAIN_IMAGES)]
-        raise InputError(f"{paths[TEST_IMAGES]}: images of {sizes[0]} pixels, the training images have {sizes[1]}")
-    highest, tested = int(arrays[TRAIN_LABELS].max()), int(arrays[TEST_LABELS].max())
-    if tested > highest:
-        raise InputError(f"{paths[TEST_LABELS]}: label {tested} is out of range: training knows 0 to {highest}")
-    if highest == 0:
-        raise InputError(f"{paths[TRAIN_LABELS]}: every label is 0; at least two classes are needed")
-    if classes is None and source.is_dir() and (source / "classes.txt").exists():
+    if classes is None and source is not None and (source / "classes.txt").is_file():
         classes = source / "classes.txt"
-    class_names = () if classes is None else read_class_names(classes)
-    if class_names and len(class_names) <= highest:
-        raise InputError(f"{classes}: {len(class_names)} names, and the labels go up to {highest}")
+    names = () if classes is None else read_class_names(classes)
+    if source is None:
+        if split is not None:
+            raise InputError(f"--split {split}: the embedded MNIST is one data set: give --data as well")
+        return _embedded(classes, names, transpose)
+    notes: list[str] = []
+    with ExitStack() as stack:
+        found = find(source, split, stack)
+        images, labels, own_names, files, odd = read(found)
+    grey = grey_levels(images, notes, transpose=transpose)
+    numbers, word_names = class_numbers(labels, names)  # may be words of their own
+    validated = VALIDATION in grey
+    _check(grey, numbers, {part: (images[part].at, labels[part].at) for part in grey}, bool(word_names))
+    del images
+    own_names = word_names or (own_names if len(own_names) > numbers[TRAINING].max() else ())
+    _check_names(classes, names, numbers)
+    held_out = TEST not in grey
+    if held_out:
+        _hold_out(grey, numbers, source)
+    name = source.resolve().name
+    name = re.sub(r"(\.(npz|npy|csv|tsv|parquet|zip|tgz|tar|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE) or name
+    emnist = "emnist" in " ".join((name, *files)).lower() and not transpose
+    names = names or own_names
+    train, test = (grey[TRAINING], numbers[TRAINING]), (grey[TEST], numbers[TEST])
+    kept = (
+        (TRAINING, TRAIN_IMAGES, TRAIN_LABELS),
+        (TEST, TEST_IMAGES, TEST_LABELS),
+        (VALIDATION, VALIDATION_IMAGES, VALIDATION_LABELS),
+    )
     return Dataset(
-        name="MNIST" if folder is None else source.resolve().name.removesuffix(".npz"),
-        train_images=arrays[TRAIN_IMAGES],
-        train_labels=arrays[TRAIN_LABELS],
-        test_images=arrays[TEST_IMAGES],
-        test_labels=arrays[TEST_LABELS],
-        sha256=sha256,
-        embedded=folder is None and not class_names,
-        class_names=class_names,
+        name=name if split is None else f"{name}-{split}",
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+        sha256={
+            key: checksum(arrays[part])
+            for part, *keys in kept
+            if part in grey
+            for key, arrays in zip(keys, (grey, numbers), strict=True)
+        },
+        class_names=names,
+        val_images=grey[VALIDATION] if validated else None,
+        val_labels=numbers[VALIDATION] if validated else None,
+        held_out=held_out,
+        notes=(*notes, *odd, *oddities(train, test, names, emnist=emnist)),
+        files=tuple(files),
     )
 
 
-def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise InputError(f"{folder / name}: no such file, with or without .gz")
+def _embedded(classes: Path | None, names: tuple[str, ...], transpose: bool) -> Dataset:
+    arrays: dict[str, UInt8Array] = {}
+    sha256: dict[str, str] = {}
+    for key in IDX_NAMES:
+        arrays[key], sha256[key] = read_idx(EMBEDDED / f"{key}.gz", 3 if "images" in key else 1)
+    _check_published(sha256)
+    _check_names(classes, names, {TRAINING: arrays[TRAIN_LABELS]})
+    if transpose:
+        raise InputError("--transpose: the embedded MNIST is upright: give --data as well")
+    images, labels, test_images, test_labels = (arrays[key] for key in IDX_NAMES)
+    return Dataset("MNIST", images, labels, test_images, test_labels, sha256, embedded=not names, class_names=names)
+
+
+def _check(grey: dict[str, UInt8Array], numbers: dict[str, UInt8Array], at: dict[str, tuple[str, str]], named: bool) -> None:
+    """Whether the parts fit each other.
+
+    Raises:
+        InputError: they do not.
+    """
+    highest = int(numbers[TRAINING].max())
+    for part in (VALIDATION, TEST):
+        if part not in grey:
+            continue
+        if grey[part].shape[1:] != grey[TRAINING].shape[1:]:
+            sizes = ["x".join(map(str, grey[each].shape[1:])) for each in (part, TRAINING)]
+            raise InputError(f"{at[part][0]}: images of {sizes[0]} pixels, the training images have {sizes[1]}")
+        if (most := int(numbers[part].max())) > highest and not named:
+            raise InputError(f"{at[part][1]}: label {most} is out of range: training knows 0 to {highest}")
+    if len(np.unique(numbers[TRAINING])) < 2:
+        raise InputError(f"{at[TRAINING][1]}: every label is {highest}; at least two classes are needed")
+
+
+def _check_names(classes: Path | None, names: tuple[str, ...], numbers: dict[str, UInt8Array]) -> None:
+    highest = max(int(labels.max()) for labels in numbers.values())
+    if names and len(names) <= highest:
+        raise InputError(f"{classes}: {len(names)} names, and the labels go up to {highest}")
+
+
+def _hold_out(grey: dict[str, UInt8Array], numbers: dict[str, UInt8Array], source: Path) -> None:
+    """Takes the test images from the training images: the same ones whatever the seed, so that runs can be compared."""
+    kept, taken = stratified_split(numbers[TRAINING], HELD_OUT, seed=0)
+    left = np.isin(numbers[TRAINING][taken], numbers[TRAINING][kept])  # of each class one is trained on, at least
+    kept, taken = np.sort(np.concatenate([kept, taken[~left]])), taken[left]
+    if not len(taken):
+        raise InputError(f"{source}: {len(kept)} images, and no test images: too few to hold some out")
+    for arrays in (grey, numbers):
+        arrays[TEST], arrays[TRAINING] = arrays[TRAINING][taken], arrays[TRAINING][kept]
 
 
 def _check_published(sha256: dict[str, str]) -> None:
@@ -266,32 +234,6 @@ def _check_published(sha256: dict[str, str]) -> None:
     for name, digest in sha256.items():
         if digest != published[name]:
             raise InputError(f"{EMBEDDED / name}.gz: not MNIST as published (SHA-256 {digest}); reinstall mnist_tuner")
-
-
-def stratified_split(labels: UInt8Array, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Splits examples into a training and a validation part with the classes in the same proportions.
-
-    Each class gives its share, rounded by largest remainder, so that the validation part has exactly
-    ``round(fraction * n)`` examples. A pure function of its arguments.
-
-    Args:
-        labels: uint8, shape ``(n,)``.
-        fraction: the validation part's share, 0 <= fraction < 1.
-        seed: of the shuffle within each class.
-
-    Returns:
-        The indices of both parts, int64, each in ascending order.
-    """
-    generator = np.random.default_rng([seed, 0x5EED])
-    counts = np.bincount(labels)
-    shares = counts * fraction
-    take = np.floor(shares).astype(np.int64)
-    missing = round(fraction * len(labels)) - int(take.sum())
-    take[np.argsort(take - shares, kind="stable")[:missing]] += 1
-    members = [generator.permutation(np.flatnonzero(labels == label)) for label in range(len(counts))]
-    validation = np.sort(np.concatenate([m[:t] for m, t in zip(members, take, strict=True)]))
-    training = np.sort(np.concatenate([m[t:] for m, t in zip(members, take, strict=True)]))
-    return training, validation
 
 
 def scale_pixels(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -310,7 +252,8 @@ class MNISTDataModule(DataModule):
     Args:
         dataset: the data; None for the embedded MNIST.
         batch_size: training images per optimizer step.
-        val_fraction: the share of the training images held out for validation, 0 <= fraction < 1; seeded and stratified.
+        val_fraction: the share of the training images held out for validation, 0 <= fraction < 1; seeded and stratified. Where
+            a validation set came with the data, that is used instead.
         seed: of the split and of the order of the training images.
         split_seed: of the split alone, where the order is to follow from `seed_everything`.
 
@@ -332,10 +275,14 @@ class MNISTDataModule(DataModule):
         n = len(self.dataset.train_labels)
         if not 0 <= val_fraction < 1:
             raise InputError(f"val_fraction is {val_fraction}: expected 0 <= fraction < 1")
+        if self.dataset.val_labels is not None:
+            val_fraction = 0.0
         split = split_seed if split_seed is not None else seed or 0
         self.train_indices, self.val_indices = stratified_split(self.dataset.train_labels, val_fraction, split)
         if val_fraction and not (len(self.train_indices) and len(self.val_indices)):
             raise InputError(f"val_fraction is {val_fraction}: of {n:,} images it leaves one part empty")
+        if self.dataset.val_labels is not None:
+            self.val_indices = np.arange(len(self.dataset.val_labels))
         if not 1 <= batch_size <= len(self.train_indices):
             raise InputError(f"batch_size is {batch_size:,}: expected 1 to {len(self.train_indices):,}, the training images")
 
@@ -349,7 +296,9 @@ class MNISTDataModule(DataModule):
         return self._loader(self.dataset.train_images, self.dataset.train_labels, self.train_indices, shuffle=True)
 
     def val_dataloader(self) -> ArrayLoader | None:
-        """The validation part in order; None when no part was held out."""
+        """The validation part in order; None when there is none."""
+        if self.dataset.val_images is not None and self.dataset.val_labels is not None:
+            return self._loader(self.dataset.val_images, self.dataset.val_labels)
         if not len(self.val_indices):
             return None
         return self._loader(self.dataset.train_images, self.dataset.train_labels, self.val_indices)
@@ -383,9 +332,12 @@ def data_module(config: TrainConfig, dataset: Dataset) -> MNISTDataModule:
         InputError: they do not fit the data.
     """
     try:
-        return MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
+        data = MNISTDataModule(dataset, config.batch_size, config.val_fraction, config.seed)
     except InputError as error:
         raise InputError("--" + str(error).replace("_", "-")) from None
+    if config.early_stopping is not None and not len(data.val_indices):
+        raise InputError(NEEDS_VALIDATION)
+    return data
 
 
 def check_data(config: TrainConfig | SearchConfig) -> None:
@@ -394,8 +346,8 @@ def check_data(config: TrainConfig | SearchConfig) -> None:
     Raises:
         InputError: there is none.
     """
-    if config.data is not None and not config.data.is_dir() and not (config.data.suffix == ".npz" and config.data.is_file()):
-        raise InputError(f"--data {config.data}: no such folder, nor an .npz file")
+    if config.data is not None and not config.data.exists():
+        raise InputError(f"--data {config.data}: no such file or folder")
     if config.classes is not None and not config.classes.is_file():
         raise InputError(f"--classes {config.classes}: no such file")
 
@@ -403,4 +355,4 @@ def check_data(config: TrainConfig | SearchConfig) -> None:
 def timed_load(config: TrainConfig | SearchConfig) -> tuple[Dataset, float]:
     """The data, and the seconds that reading it took."""
     began = time.perf_counter()
-    return load_dataset(config.data, config.classes), time.perf_counter() - began
+    return load_dataset(config.data, config.classes, config.split, config.transpose), time.perf_counter() - began

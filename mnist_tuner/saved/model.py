@@ -105,12 +105,15 @@ class SavedModel:
             return load_keras_file(self.path)
         return load_checkpoint(self.path, options.hidden, data.image_shape, data.classes, options.precision)
 
-    def load_data(self, data: Path | None = None, classes: Path | None = None) -> Dataset:
+    def load_data(
+        self, data: Path | None = None, classes: Path | None = None, split: str | None = None, transpose: bool | None = None
+    ) -> Dataset:
         """The data that is asked for; by default the model's own.
 
         Args:
             data: see `load_dataset`; None for what the run had, or the embedded MNIST.
             classes: a file of the classes' names; None for the run's, where the data is its own.
+            split, transpose: see `load_dataset`; None for the run's, where the data is its own.
 
         Raises:
             InputError: it cannot be read, or the run's has changed.
@@ -120,9 +123,11 @@ class SavedModel:
         options, own = self.options, data is None
         if options is not None:
             data = options.data if own else data
-            if classes is None and data == options.data:
-                classes = options.classes
-        dataset = load_dataset(data, classes)
+            if data == options.data:
+                classes = options.classes if classes is None else classes
+                split = options.split if split is None else split
+                transpose = options.transpose if transpose is None else transpose
+        dataset = load_dataset(data, classes, split, bool(transpose))
         before = self.data.sha256 if self.data is not None and own else {}
         if any(dataset.sha256.get(name) != digest for name, digest in before.items()):
             raise InputError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.data import (
     EMBEDDED,
@@ -27,11 +31,13 @@ from mnist_tuner.mnist.data import (
     Dataset,
     MNISTDataModule,
     _check_published,
+    data_module,
     load_dataset,
     read_idx,
     scale_pixels,
     stratified_split,
 )
+from tests.support.digits import idx
 
 HEADER = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 4)
 ENDLESS_HEADER = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 28)
@@ -149,10 +155,12 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, position: int, flipped: 
     assert refusal(read_idx, path, 3).startswith(f"{path}: ")
 
 
-def test_a_file_that_is_named_gz_but_is_not_gzip_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(HEADER + bytes(24))
-    assert refusal(read_idx, path, 3).startswith(f"{path}: not a sound gzip file")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+def test_whether_a_file_is_packed_is_told_by_what_it_holds(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(HEADER + bytes(range(24))))
+    np.testing.assert_array_equal(read_idx(path, 3)[0].ravel(), np.arange(24))
 
 
 @pytest.mark.parametrize("name", ["images", "images.gz"])
@@ -327,3 +335,69 @@ def test_the_data_module_refuses_what_does_not_fit_the_data(
     small_dataset_folder: Path, batch_size: int, fraction: float, reason: str
 ) -> None:
     assert reason in refusal(MNISTDataModule, load_dataset(small_dataset_folder), batch_size, fraction)
+
+
+def with_validation(folder: Path) -> Dataset:
+    """The small data set with a validation set of its own."""
+    dataset = load_dataset(folder)
+    return replace(dataset, val_images=dataset.test_images[:10], val_labels=dataset.test_labels[:10])
+
+
+def test_a_validation_set_that_came_with_the_data_is_the_validation_part(small_dataset_folder: Path) -> None:
+    dataset = with_validation(small_dataset_folder)
+    data = MNISTDataModule(dataset, batch_size=90, val_fraction=0.5)
+    assert (len(data.train_indices), len(data.val_indices)) == (90, 10)
+    val = data.val_dataloader()
+    assert val is not None
+    ((images, labels),) = list(val)
+    np.testing.assert_array_equal(images.numpy(), dataset.test_images[:10] * np.float32(1 / 255))
+    np.testing.assert_array_equal(labels.numpy(), dataset.test_labels[:10])
+
+
+def test_to_stop_early_needs_validation_images_wherever_they_are_from(small_dataset_folder: Path) -> None:
+    config = TrainConfig(data=small_dataset_folder, early_stopping=3)
+    assert data_module(config, with_validation(small_dataset_folder)).val_dataloader() is not None
+    assert "--early-stopping needs validation images" in refusal(data_module, config, load_dataset(small_dataset_folder))
+
+
+def test_what_is_held_out_is_a_fifth_of_each_class_and_the_same_in_every_process(
+    tmp_path: Path, write_idx: Callable[..., Path]
+) -> None:
+    labels = np.repeat([0, 1, 2, 3], [50, 100, 1, 2])
+    images = np.random.default_rng(0).integers(0, 256, (153, 5, 5))
+    write_idx(tmp_path, TRAIN_IMAGES, images)
+    write_idx(tmp_path, TRAIN_LABELS, labels)
+    dataset = load_dataset(tmp_path)
+    assert dataset.held_out
+    assert np.bincount(dataset.test_labels, minlength=4)[:2].tolist() == [10, 20]
+    assert (np.bincount(dataset.train_labels, minlength=4) > 0).all(), "no class is left without a training image"
+    again = load_dataset(tmp_path)
+    assert again.sha256 == dataset.sha256
+    assert hashlib.sha256(dataset.test_images.tobytes()).hexdigest()[:12] == "d8b94c900f0d"
+
+
+def test_too_few_images_to_hold_some_out_are_refused(tmp_path: Path, write_idx: Callable[..., Path]) -> None:
+    write_idx(tmp_path, TRAIN_IMAGES, np.arange(50).reshape(2, 5, 5))
+    write_idx(tmp_path, TRAIN_LABELS, [0, 1])
+    assert "2 images, and no test images: too few to hold some out" in refusal(load_dataset, tmp_path)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("parts", [("train", "t10k"), ("train",)])
+def test_reading_takes_less_than_three_times_the_images_memory(parts: tuple[str, ...], transpose: bool, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10_000, 28, 28), np.uint8)
+    for part in parts:
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), 1))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(10_000) % 10)))
+    tracemalloc.start()
+    try:
+        load_dataset(tmp_path, transpose=transpose)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(parts) * images.nbytes
+
+
+def test_the_embedded_mnist_has_neither_splits_nor_an_other_side() -> None:
+    assert "--split letters: the embedded MNIST is one data set" in refusal(load_dataset, None, None, "letters")
+    assert "--transpose: the embedded MNIST is upright" in refusal(load_dataset, None, None, None, True)
