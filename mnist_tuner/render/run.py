@@ -20,7 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.render.text import count, four, interval, metric, percent, plural, points, seconds
-from mnist_tuner.reports.report import ClassificationReport, ClassScore, DataSummary, Mistake, RunReport, SeedSummary, Timing
+from mnist_tuner.reports.report import (
+    HELD_OUT,
+    ClassificationReport,
+    ClassScore,
+    DataSummary,
+    Mistake,
+    RunReport,
+    SeedSummary,
+    Timing,
+)
 from mnist_tuner.reports.statistics import Estimate
 
 
@@ -103,7 +112,7 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     table = Table.grid(padding=(0, 2))
     processes = f"{plural(run.workers, 'worker')}, one thread each" if run.workers else plural(run.threads, "thread")
     table.add_row("Device", Text(f"{run.device}, {processes}"))
-    table.add_row("Data", data_text(data))
+    add_data(table, data)
     widths = " - ".join(map(str, (math.prod(data.image_shape), *run.units, data.classes)))
     epochs = plural(run.config["epochs"], "epoch")
     table.add_row("Net", f"{widths}, Adam, learning rate {run.config['learning_rate']:g}")
@@ -115,11 +124,14 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     return table
 
 
-def data_text(data: DataSummary) -> Text:
-    """The name, the images and their shape. As Text: a folder's name may look like rich's markup."""
-    images = f"{data.train:,} training, " + (f"{data.validation:,} validation, " if data.validation else "")
+def add_data(table: Table, data: DataSummary) -> None:
+    """Adds the name, the images and their shape, and what is odd about them. As Text: a name may look like rich's markup."""
+    own = " (its own)" if data.own_validation else ""
+    images = f"{data.train:,} training, " + (f"{data.validation:,} validation{own}, " if data.validation else "")
     height, width = data.image_shape
-    return Text(f"{data.name}: {images}{data.test:,} test images, {height} x {width}, {data.classes} classes")
+    table.add_row("Data", Text(f"{data.name}: {images}{data.test_images}, {height} x {width}, {data.classes} classes"))
+    for note in data.notes:
+        table.add_row("", Text(note, style="yellow"))
 
 
 def test_report(run: RunReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:
@@ -164,16 +176,19 @@ def accuracy_line(run: RunReport) -> Text:
     """The result in one line."""
     assert run.test is not None
     assert run.accuracy is not None
+    held_out = run.data is not None and run.data.held_out
     if run.seeds is None:
-        return accuracy_text(run.accuracy, run.test)
+        return accuracy_text(run.accuracy, run.test, held_out=held_out)
     spread = f"mean of {len(run.seeds.trainings)} seeds, standard deviation {points(run.seeds.sd)} points"
     limits = f"95 % interval {interval(run.accuracy)}, which counts seeds and images both"
+    limits += f"\non {run.data.test_images}" if run.data is not None and held_out else ""
     return Text.assemble((f"Test accuracy {percent(run.accuracy.value)}", "bold green"), f"  {spread}\n{limits}")
 
 
-def accuracy_text(accuracy: Estimate, test: ClassificationReport) -> Text:
-    """One training's result in one line."""
+def accuracy_text(accuracy: Estimate, test: ClassificationReport, *, held_out: bool = False) -> Text:
+    """One training's result in one line, or in two where its test images did not come with the data."""
     counts = f"  {test.correct:,} of {test.total:,}  95 % interval {interval(accuracy)}"
+    counts += f"\non images {HELD_OUT}" if held_out else ""
     return Text.assemble((f"Test accuracy {percent(accuracy.value)}", "bold green"), counts)
 
 

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from mnist_tuner.render.text import limits, points
+from mnist_tuner.reports.report import HELD_OUT
 from mnist_tuner.reports.runs import ListedRun, SkippedFolder
 from mnist_tuner.trainer.duration import duration_text
 
@@ -22,6 +23,8 @@ def table(listed: Sequence[ListedRun | SkippedFolder], parent: Path) -> list[Ren
     for cells, run in rows:
         parts.append(Text(_line(cells, widths), style="" if run.status == "finished" else "yellow"))
         parts.append(Text(f"  {run.run_dir}", style="dim"))
+    if any(run.held_out and run.accuracy for _, run in rows):
+        parts.append(Text(f"*: on images {HELD_OUT}, since no test images came with the data", style="dim"))
     if rows:
         note = "train x5: with 5 seeds; search x16: of 16 trials. Accuracy in per cent, with its 95 % interval."
         parts.append(Text(note, style="dim"))
@@ -35,7 +38,7 @@ def _cells(run: ListedRun) -> tuple[str, ...]:
         run.net,
         run.data[:12],
         run.status,
-        "" if run.accuracy is None else f"{points(run.accuracy.value)} ({limits(run.accuracy, '-')})",
+        "" if run.accuracy is None else f"{points(run.accuracy.value)} ({limits(run.accuracy, '-')})" + "*" * run.held_out,
         "" if run.seconds is None else duration_text(run.seconds),
     )
 

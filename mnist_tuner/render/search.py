@@ -8,7 +8,7 @@ from rich.console import ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.render.run import data_text, headline, stopped_line
+from mnist_tuner.render.run import add_data, headline, stopped_line
 from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
 from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
@@ -27,7 +27,7 @@ def setting(report: SearchReport) -> Table:
     where = f" of {config['scheduler']}" if config["scheduler"] else ""
     table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
     if data is not None:
-        table.add_row("Data", data_text(data))
+        add_data(table, data)
     low, high, step = config["widths"]
     table.add_row("Space", f"two hidden layers of {low} to {high} by {step}; trial 0 is the baseline, 100-100")
     trials = f"{report.total} trials" if report.total else "trials as Hyperband needs"
@@ -98,7 +98,7 @@ def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
     if report.winner is not None:
         nets = [("winner", report.winner), *nets]
     data = report.data
-    images = f"{data.test:,} test images" if data is not None else "the test images"
+    images = data.test_images if data is not None else "the test images"
     yield Text(f"Trained anew on all training images, with fresh seeds, and measured on {images}", style="bold")
     table = Table(box=None, pad_edge=False)
     for name in ("", "units", "parameters", "test accuracy", "sd", "95 % interval"):
@@ -136,6 +136,8 @@ def result_line(report: SearchReport) -> Text:
     for name, net in (("test", report.net), ("baseline", report.baseline if report.winner else None)):
         if net is not None:
             text.append(f"  {name} {percent(net.accuracy.value)}{deviation(net.sd)} ({len(net.accuracies)})")
+    if report.net is not None and report.data is not None and report.data.held_out:
+        text.append(f"\ntest: {report.data.test_images}")
     if report.verdict:
         text.append(f"\n{report.verdict}")
     return text

@@ -149,7 +149,7 @@ def _worst(
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The data of a run. `sha256` is that of each IDX file's raw bytes."""
+    """The data of a run. See `Dataset`; `own_validation` says that the validation images came with the data."""
 
     name: str
     train: int
@@ -159,6 +159,18 @@ class DataSummary:
     classes: int
     sha256: dict[str, str]
     class_names: tuple[str, ...] = ()
+    own_validation: bool = False
+    held_out: bool = False
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def test_images(self) -> str:
+        """How many test images, and where they are from, if they did not come with the data."""
+        return f"{self.test:,} test images" + (f" {HELD_OUT}" if self.held_out else "")
+
+
+HELD_OUT = "held out of the training images"
 
 
 def summarize(data: MNISTDataModule) -> DataSummary:
@@ -173,6 +185,10 @@ def summarize(data: MNISTDataModule) -> DataSummary:
         classes=dataset.classes,
         sha256=dataset.sha256,
         class_names=dataset.class_names,
+        own_validation=dataset.val_labels is not None,
+        held_out=dataset.held_out,
+        notes=dataset.notes,
+        files=dataset.files,
     )
 
 
@@ -323,12 +339,15 @@ class Evaluation:
         data: the name of the data.
         class_names: one for each class, or none at all.
         test: the result.
+        held_out, notes: as in `DataSummary`.
     """
 
     model: str
     data: str
     class_names: tuple[str, ...]
     test: ClassificationReport
+    held_out: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> Estimate:
@@ -345,4 +364,6 @@ class Evaluation:
             "data": self.data,
             "class_names": list(self.class_names),
             "test": self.test.to_dict(),
+            "held_out": self.held_out,
+            "notes": list(self.notes),
         }

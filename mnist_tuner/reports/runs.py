@@ -12,7 +12,7 @@ from mnist_tuner.config import TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.options import options_of
 from mnist_tuner.reports.comparison import ComparisonReport, compare_all, contestant, net_name
-from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
+from mnist_tuner.reports.report import HELD_OUT, SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Estimate
 from mnist_tuner.reports.stored import TestPredictions, load_predictions, load_report
@@ -32,6 +32,7 @@ class ListedRun:
         accuracy: of the net on the test images; None until the test.
         seconds: that it took; None where it has not ended.
         run_dir: its folder.
+        held_out: whether its test images did not come with the data.
     """
 
     date: str | None
@@ -42,6 +43,7 @@ class ListedRun:
     accuracy: Estimate | None
     seconds: float | None
     run_dir: str
+    held_out: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -97,6 +99,7 @@ def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
         accuracy,
         None if report.timing is None else report.timing.total_s,
         str(path),
+        report.data is not None and report.data.held_out,
     )
 
 
@@ -160,7 +163,7 @@ def _same_test_images(reports: Sequence[RunReport | SearchReport], predictions: 
             )
         if made.labels.shape != predictions[0].labels.shape:
             raise InputError(f"{report.run_dir}: measured on {len(made.labels):,} test images, and {first.run_dir} on others")
-    return first.data.name
+    return first.data.name + (f" ({HELD_OUT})" if first.data.held_out else "")
 
 
 def _names(reports: Sequence[RunReport | SearchReport]) -> list[str]:

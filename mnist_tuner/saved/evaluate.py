@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    path: Path, screen: Console | None = None, *, data: Path | None = None, classes: Path | None = None, quiet: bool = False
+    path: Path,
+    screen: Console | None = None,
+    *,
+    data: Path | None = None,
+    classes: Path | None = None,
+    split: str | None = None,
+    transpose: bool | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Tests a saved model and reports.
 
@@ -30,6 +37,7 @@ def evaluate(
         screen: where the report goes; by default the standard output, or the notebook's cell.
         data: see `load_dataset`; by default what the run had, or the embedded MNIST.
         classes: a file of the classes' names.
+        split, transpose: see `load_dataset`; by default as in the run, where the data is its own.
         quiet: whether it is just the result.
 
     Returns:
@@ -42,21 +50,24 @@ def evaluate(
 
     screen = screen or Console()
     saved = find_model(path)
-    dataset = saved.load_data(data, classes)
+    dataset = saved.load_data(data, classes, split, transpose)
     model = saved.load(screen)
     predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
     classes_in_all = max(dataset.classes, probabilities.shape[1])
     test = classification_report(dataset.test_labels, predicted, probabilities.max(axis=1), classes_in_all, loss)
     names = next((names for names in (dataset.class_names, saved.class_names) if len(names) == classes_in_all), ())
-    evaluation = Evaluation(str(saved.path), dataset.name, names, test)
+    evaluation = Evaluation(str(saved.path), dataset.name, names, test, dataset.held_out, dataset.notes)
     images = dataset.test_images[[mistake.index for mistake in test.mistakes]]
+    accuracy = rendering.accuracy_text(evaluation.accuracy, test, held_out=dataset.held_out)
     if quiet:
-        screen.print(rendering.accuracy_text(evaluation.accuracy, test), soft_wrap=True)
+        screen.print(accuracy, soft_wrap=True)
         return evaluation.to_dict()
     screen.print(Text(f"Model  {saved.path}"), soft_wrap=True)
     screen.print(Text(f"Data   {dataset.name}: {len(dataset.test_labels):,} test images"))
+    for note in dataset.notes:
+        screen.print(Text(f"       {note}", style="yellow"))
     screen.print()
-    screen.print(rendering.accuracy_text(evaluation.accuracy, test))
+    screen.print(accuracy)
     screen.print(Text(f"Test loss {loss:.4f}"))
     screen.print()
     screen.print(rendering.class_report(test, images if screen.is_terminal else None, names))

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.mnist.data import Dataset, load_dataset, read_class_names, read_npz
+from mnist_tuner.mnist.data import Dataset, load_dataset, read_class_names
 from tests.support.called import SHADES, Made, called, refused, write_shades
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -138,20 +138,20 @@ def refusal(read: Callable[[Path], object], path: Path) -> str:
 
 
 CHANGES: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
-    "float images": (lambda a: a | {"x_train": a["x_train"] / 255}, "x_train is float64 of the shape (90, 7, 5)"),
-    "wide images": (lambda a: a | {"x_test": a["x_test"].astype(np.int64)}, "x_test is int64"),
-    "colours": (lambda a: a | {"x_train": np.stack([a["x_train"]] * 3, -1)}, "x_train is uint8 of the shape (90, 7, 5, 3)"),
+    "images that are not finite": (lambda a: a | {"x_train": np.where(a["x_train"] > 9, np.nan, 0.5)}, "not finite"),
+    "images as words": (lambda a: a | {"x_test": a["x_test"].astype(str)}, "x_test is <U"),
+    "two channels": (lambda a: a | {"x_train": np.stack([a["x_train"]] * 2, -1)}, "x_train is uint8 of the shape (90, 7, 5, 2)"),
     "flat images": (lambda a: a | {"x_train": a["x_train"].reshape(90, 35)}, "x_train is uint8 of the shape (90, 35)"),
     "no images": (lambda a: a | {"x_test": a["x_test"][:0], "y_test": a["y_test"][:0]}, "x_test"),
-    "float labels": (lambda a: a | {"y_train": a["y_train"].astype(float)}, "y_train is float64"),
-    "one-hot labels": (
-        lambda a: a | {"y_train": np.eye(3, dtype=np.uint8)[a["y_train"]]},
+    "broken labels": (lambda a: a | {"y_train": a["y_train"] + 0.5}, "y_train is float64"),
+    "several labels for each image": (
+        lambda a: a | {"y_train": np.ones((90, 3), np.uint8)},
         "y_train is uint8 of the shape (90, 3)",
     ),
-    "truth values": (lambda a: a | {"y_train": a["y_train"] > 0}, "y_train is bool"),
+    "truth values": (lambda a: a | {"y_train": a["y_train"] > 0}, "label 2 is out of range: training knows 0 to 1"),
     "negative labels": (lambda a: a | {"y_test": a["y_test"].astype(np.int64) - 1}, "y_test has labels from -1 to 1"),
     "large labels": (lambda a: a | {"y_train": a["y_train"].astype(np.int64) + 255}, "y_train has labels from 255 to 257"),
-    "texts": (lambda a: a | {"y_train": a["y_train"].astype(str)}, "y_train is <U"),
+    "dates": (lambda a: a | {"y_train": a["y_train"].astype("M8[D]")}, "y_train is datetime64[D]"),
     "no y_test": (lambda a: {name: a[name] for name in a if name != "y_test"}, "has no y_test"),
     "fewer labels": (lambda a: a | {"y_train": a["y_train"][1:]}, "89 labels for the 90 images"),
     "other sizes": (lambda a: a | {"x_test": a["x_test"][:, 1:]}, "images of 6x5 pixels, the training images have 7x5"),
@@ -210,7 +210,6 @@ def test_a_damaged_file_is_refused_in_one_line(arrays: Arrays, tmp_path: Path) -
     (tmp_path / "one.npy").rename(path)
     assert "not an .npz file" in refusal(load_dataset, path)
     assert "no such" in refusal(load_dataset, tmp_path / "none.npz")
-    assert "no such file" in refusal(read_npz, tmp_path / "none.npz")
 
 
 def npy(header: str) -> bytes:
@@ -391,6 +390,106 @@ def test_other_commands_read_an_npz_file_as_train_does(tmp_path: Path) -> None:
     assert json.loads(called("evaluate", trained["run_dir"], "--json").out)["test"]["matrix"] == trained["test"]["matrix"]
     rows = called("runs", "--output", tmp_path / "runs").out
     assert "finished" in rows
+
+
+@pytest.fixture
+def untested(arrays: Arrays, tmp_path: Path) -> Path:
+    """The data set without its test images."""
+    return save(tmp_path / "untested.npz", {name: array for name, array in arrays.items() if "test" not in name})
+
+
+@pytest.mark.slow
+def test_a_report_says_where_it_says_test_that_the_images_were_held_out(untested: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    options = ["--data", untested, "--hidden", 8, "--epochs", 2, "--output", output]
+    done = called("train", *options, "--json", COLUMNS="200")
+    document = json.loads(done.out)
+    assert (document["data"]["held_out"], document["data"]["train"], document["data"]["test"]) == (True, 72, 18)
+    assert "72 training, 18 test images held out of the training images" in done.err
+    assert done.err.count("on images held out of the training images") == 1
+    folder = document["run_dir"]
+    page = page_text(Path(folder, "report.html").read_text(encoding="utf-8"))
+    assert "test accuracy, on images held out of the training images" in page
+    assert "18, held out of the training images" in page
+    assert "on images held out of the training images" in called("report", folder, "--quiet").out
+    evaluated = called("evaluate", folder)
+    assert "on images held out of the training images" in evaluated.out
+    listed = called("runs", "--output", output).out
+    assert "*: on images held out of the training images" in listed
+    other = json.loads(called("train", *options, "--seed", 3, "--json").out)
+    assert other["data"]["sha256"] == document["data"]["sha256"], "the same images, whatever the seed"
+    assert "untested (held out of the training images)" in called("report", folder, other["run_dir"], COLUMNS="200").out
+
+
+@pytest.mark.slow
+def test_several_seeds_and_searches_say_it_too(untested: Path, tmp_path: Path) -> None:
+    options = ["--data", untested, "--epochs", 1, "--output", tmp_path / "runs"]
+    seeds = called("train", *options, "--hidden", 8, "--seeds", 2, COLUMNS="200").out
+    assert "on 18 test images held out of the training images" in seeds
+    small = ["--trials", 1, "--replicates", 1, "--final-seeds", 1, "--workers", 0, "--widths", "8:16:8"]
+    searched = called("search", *options, *small, COLUMNS="200").out
+    assert "measured on 18 test images held out of the training images" in searched
+    folder = next((tmp_path / "runs").glob("*-search-*"))
+    assert "18 test images held out of the training images" in page_text((folder / "report.html").read_text(encoding="utf-8"))
+    assert "test: 18 test images held out of the training images" in called("report", folder, "--quiet").out
+
+
+@pytest.mark.slow
+def test_data_with_a_validation_set_needs_no_share_of_the_training_images(arrays: Arrays, tmp_path: Path) -> None:
+    path = save(tmp_path / "data.npz", arrays | {"x_val": arrays["x_test"][:12], "y_val": arrays["y_test"][:12]})
+    options = ["--data", path, "--hidden", 8, "--epochs", 2, "--output", tmp_path / "runs"]
+    done = called("train", *options, "--early-stopping", 1, "--json", COLUMNS="200")
+    document = json.loads(done.out)
+    assert (document["data"]["train"], document["data"]["validation"], document["data"]["own_validation"]) == (90, 12, True)
+    assert "val_loss" in document["epochs"][0]
+    assert "90 training, 12 validation (its own), 30 test images" in done.err
+    assert "12 of the 30 test images" not in done.err
+    small = ["--trials", 1, "--replicates", 1, "--final-seeds", 1, "--workers", 0, "--widths", "8:16:8"]
+    searched = json.loads(called("search", *options[:2], *options[4:], *small, "--json").out)
+    assert (searched["data"]["train"], searched["data"]["validation"]) == (90, 12)
+    assert "--early-stopping needs validation images" in refused(
+        "train", "--data", save(tmp_path / "none.npz", arrays), "--early-stopping", 1, "--output", tmp_path / "runs"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_keeps_which_data_set_it_had_and_how_it_was_turned(arrays: Arrays, tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    write_idx_folder(folder, arrays)
+    for path in list(folder.iterdir()):
+        (folder / f"letters-{path.name}").write_bytes(path.read_bytes())
+        path.rename(folder / f"digits-{path.name}")
+    options = ["--hidden", 8, "--epochs", 1, "--output", tmp_path / "runs", "--json"]
+    assert "choose one with --split: digits, letters" in refused("train", "--data", folder, "--output", tmp_path / "runs")
+    document = json.loads(called("train", "--data", folder, "--split", "letters", "--transpose", *options).out)
+    assert document["data"]["name"] == "several-letters"
+    assert document["data"]["image_shape"] == [5, 7]
+    assert document["data"]["files"][0] == "letters-train-images-idx3-ubyte"
+    evaluated = json.loads(called("evaluate", document["run_dir"], "--json").out)
+    assert evaluated["test"]["matrix"] == document["test"]["matrix"]
+    assert any("--transpose" in note for note in evaluated["notes"])
+    other = called("evaluate", document["run_dir"], "--data", folder, "--split", "digits", "--transpose", "--json").out
+    assert json.loads(other)["test"]["matrix"] == document["test"]["matrix"]
+
+
+@pytest.mark.slow
+def test_what_is_odd_is_said_once_at_the_head_of_the_report(arrays: Arrays, tmp_path: Path) -> None:
+    changed = arrays | {"x_train": arrays["x_train"] // 16, "x_test": arrays["x_test"] // 16, "y_train": arrays["y_train"] + 1}
+    path = save(tmp_path / "odd.npz", changed | {"y_test": arrays["y_test"] + 1})
+    options = ["--hidden", 8, "--epochs", 1, "--output", tmp_path / "runs", "--json"]
+    done = called("train", "--data", path, *options, COLUMNS="200")
+    document = json.loads(done.out)
+    assert len(document["data"]["notes"]) == 2
+    text = Path(document["run_dir"], "report.txt").read_text(encoding="utf-8")
+    page = page_text(Path(document["run_dir"], "report.html").read_text(encoding="utf-8"))
+    for said in ("0 to 15 is 0 to 255", "its labels start at 1: class 0 has no image"):
+        assert done.err.count(said) == text.count(said.partition(":")[0]) == page.count(said) == 1
+    manifest = Path(document["run_dir"], "run.json")
+    old = {
+        name: value for name, value in document["data"].items() if name not in ("notes", "files", "held_out", "own_validation")
+    }
+    manifest.write_text(json.dumps(document | {"data": old}))  # as runs were written before
+    assert "its labels start" not in called("report", document["run_dir"]).out
 
 
 @pytest.fixture
