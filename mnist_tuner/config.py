@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.options import FILES, RUN, Option, Options
+from mnist_tuner.trainer.duration import parse_duration
 
 DATA = Option(
     "Folder, archive or file: IDX, .npz, CSV, Parquet, pictures.",
@@ -149,6 +150,16 @@ class SearchConfig(Options):
     ] = (32, 512, 32)
     seed: Annotated[int, Option("Seed of all that is random.", _SEED)] = 0
     final_seeds: Annotated[int, Option("Trainings of winner and baseline in the comparison.", _SOME)] = 5
+    trial_time: Annotated[
+        str | None,
+        Option(
+            "A trial that takes longer has failed: 90s, 10m, DD:HH:MM:SS.",
+            unset="no limit",
+            panel=RUN,
+            shapes_result=False,
+            may_change=True,
+        ),
+    ] = None
     data: Annotated[Path | None, DATA] = None
     classes: Annotated[Path | None, CLASSES] = None
     split: Annotated[str | None, SPLIT] = None
@@ -180,6 +191,11 @@ class SearchConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.trial_time is not None:
+            try:
+                parse_duration(self.trial_time)
+            except ValueError as error:
+                raise InputError(f"--trial-time: {error}") from None
         if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+/?", self.scheduler):
             raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
         if self.scheduler is not None and self.workers is not None:

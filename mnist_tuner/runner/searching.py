@@ -172,6 +172,7 @@ class _Search(Steps):
             workers="auto" if config.workers is None else config.workers,
             scheduler=config.scheduler,
             security=security,
+            trial_time=config.trial_time,
             directory=self.run.folder / "study",
         )
 

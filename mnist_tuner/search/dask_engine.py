@@ -25,7 +25,18 @@ from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, Reported, Spec, Started, is_full_disk, last_line
+from mnist_tuner.search.engine import (
+    Done,
+    EngineLostError,
+    Event,
+    Failed,
+    Limit,
+    Reported,
+    Spec,
+    Started,
+    is_full_disk,
+    last_line,
+)
 from mnist_tuner.search.loading import FORKED, prepare_forking
 from mnist_tuner.search.worker import ExperimentPlugin, work
 
@@ -72,12 +83,21 @@ class _Given:
     Attributes:
         starts: the workers that began with it.
         waits: how often it waited for a worker that died.
+        limit: how long it may take.
+        deadline: until when, by ``time.monotonic()``, once it has begun; what a worker's start takes does not count.
     """
 
     spec: Spec
     future: Future
     starts: list[str] = field(default_factory=list)
     waits: int = 0
+    limit: Limit | None = None
+    deadline: float = math.inf
+
+    def begin(self) -> None:
+        """Its time begins."""
+        if self.limit is not None:
+            self.deadline = time.monotonic() + self.limit.seconds
 
 
 class DaskEngine:
@@ -170,13 +190,13 @@ class DaskEngine:
                 raise EngineLostError(NO_WORKERS)
         return max(1, self._workers)
 
-    def submit(self, key: str, spec: Spec) -> None:
+    def submit(self, key: str, spec: Spec, limit: Limit | None = None) -> None:
         """Gives it to the scheduler.
 
         Raises:
             EngineLostError: that has gone.
         """
-        self._given[key] = _Given(spec, self._future(key, spec))
+        self._given[key] = _Given(spec, self._future(key, spec), limit=limit)
 
     def _future(self, key: str, spec: Spec, waits: int = 0) -> Future:
         name = f"{self._topic}-{key}-{waits}"
@@ -192,6 +212,10 @@ class DaskEngine:
             EngineLostError: the scheduler has gone.
         """
         deadline = time.monotonic() + timeout
+        for key, given in self._given.items():
+            if deadline - timeout > given.deadline and not given.future.done():
+                handle(self._end(key))
+                return
         while True:
             try:
                 event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -210,6 +234,9 @@ class DaskEngine:
             if "reported" in event:
                 handle(Reported(key, event["reported"]))
                 continue
+            self._given[key].begin()
+            if "loaded" in event:
+                continue
             self._given[key].starts.append(event["worker"])
             if len(self._given[key].starts) > MOST_STARTS:
                 self._given.pop(key).future.cancel(force=True)
@@ -227,7 +254,7 @@ class DaskEngine:
             if error.last_worker.address in given.starts or given.waits == MOST_WAITS:
                 return Failed(key, LOST, worker)
             waits = given.waits + 1
-            self._given[key] = _Given(given.spec, self._future(key, given.spec, waits), given.starts, waits)
+            self._given[key] = _Given(given.spec, self._future(key, given.spec, waits), given.starts, waits, given.limit)
             return None
         except Exception as error:
             if isinstance(error, InputError) or is_full_disk(error):
@@ -241,6 +268,27 @@ class DaskEngine:
             with suppress(Exception):  # one without a nanny cannot be
                 self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
         return Done(key, result, worker)
+
+    def _end(self, key: str) -> Event:
+        """Ends a piece of work that takes too long: its worker is killed, and its nanny starts another.
+
+        A worker of somebody's cluster that has no nanny leaves the cluster: whoever started it may start it again.
+        """
+        given = self._given.pop(key)
+        worker = given.starts[-1]
+        given.future.cancel(force=True)
+        if self._cluster is not None:
+            for nanny in self._cluster.workers.values():
+                if nanny.worker_address == worker and nanny.pid:
+                    os.kill(nanny.pid, signal.SIGKILL)
+        else:
+            with _while_it_lives():
+                try:
+                    self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
+                except (ValueError, KeyError):  # no nanny, or gone already
+                    self._client.retire_workers([worker])
+        assert given.limit is not None
+        return Failed(key, given.limit.reason, worker, final=True)
 
     def _check_scheduler(self) -> None:
         if self._client.status != "running":

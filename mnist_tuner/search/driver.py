@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.search.engine import Done, Engine, Failed, Pump
+from mnist_tuner.search.engine import Done, Engine, Failed, Limit, Pump
 from mnist_tuner.search.oracles import hyperparameters_of
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import Observer, TrialResult, TrialSpec, TrialSummary, replicate_seeds
@@ -53,6 +53,7 @@ class Driver:
         discover: registers the hyperparameters that a trial's model has besides those known, and returns its cost.
         first_alone: whether the first trial is waited for, since it may find more hyperparameters while it trains.
         deadline: ``time.monotonic()`` after which no trial is begun; None for none.
+        limit: how long a trial may take; None for as long as it likes.
     """
 
     oracle: Any
@@ -68,9 +69,10 @@ class Driver:
     discover: Callable[[Any], float]
     first_alone: bool = False
     deadline: float | None = None
+    limit: Limit | None = None
 
     def __post_init__(self) -> None:
-        self.pump = Pump(self.engine, self.observer, self._ended)
+        self.pump = Pump(self.engine, self.observer, self._ended, self.limit)
         self.summaries: dict[str, TrialSummary] = {}
         self._known = {result.trial_id: (values, result) for values, result in self.study.results()}
         self._asked: dict[str, _Asked] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -60,12 +61,14 @@ class Failed:
     Attributes:
         reason: the last line of the traceback, or what became of the worker.
         traceback: the whole of it.
+        final: whether it is not tried once more.
     """
 
     key: str
     reason: str
     worker: str = ""
     traceback: str = ""
+    final: bool = False
 
 
 Event = Started | Reported | Done | Failed
@@ -83,6 +86,28 @@ def last_line(error: BaseException) -> str:
     return f"{name}: {text[:300]}" if text else name
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How long a piece of work may take, from its beginning in a worker.
+
+    Attributes:
+        text: as it was given, such as "10m".
+        seconds: the same.
+    """
+
+    text: str
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Why a piece of work that took longer has failed."""
+        return f"it took longer than {self.text}"
+
+
+class OvertimeError(Exception):
+    """A piece of work has taken longer than it may."""
+
+
 class EngineLostError(RunError):
     """There is nothing left to run trials on."""
 
@@ -97,8 +122,8 @@ class Engine(Protocol):
     def begin(self, experiment: Any) -> None:
         """Takes what all pieces of work have in common, such as a search's experiment: each worker is sent it once."""
 
-    def submit(self, key: str, spec: Spec) -> None:
-        """Takes a piece of work; keys are never used twice."""
+    def submit(self, key: str, spec: Spec, limit: Limit | None = None) -> None:
+        """Takes a piece of work; keys are never used twice. What takes longer than the limit is ended, with its worker."""
 
     def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
         """Calls `handle` with each event until there has been one of `Done` and `Failed`, or the time is over (in seconds).
@@ -112,28 +137,32 @@ class Engine(Protocol):
 
 
 class InlineEngine:
-    """Runs everything in this process, one after the other: for debugging."""
+    """Runs everything in this process, one after the other: for debugging.
+
+    What takes longer than its limit is ended when it next reports, at an epoch's end: it cannot be killed.
+    """
 
     slots = 1
 
     def __init__(self) -> None:
         self.experiment: Any = None
-        self._queue: deque[tuple[str, Spec]] = deque()
+        self._queue: deque[tuple[str, Spec, Limit | None]] = deque()
 
     def begin(self, experiment: Any) -> None:
         """Takes it."""
         self.experiment = experiment
 
-    def submit(self, key: str, spec: Spec) -> None:
+    def submit(self, key: str, spec: Spec, limit: Limit | None = None) -> None:
         """Puts it in line."""
-        self._queue.append((key, spec))
+        self._queue.append((key, spec, limit))
 
     def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
         """Does the next piece of work, however long it takes."""
         if not self._queue:
             return
-        key, spec = self._queue.popleft()
+        key, spec, limit = self._queue.popleft()
         handle(Started(key, "here"))
+        began = time.monotonic()
         ours: list[Exception] = []
 
         def report(content: dict[str, Any]) -> None:
@@ -142,10 +171,14 @@ class InlineEngine:
             except Exception as error:  # the listener's, not the trial's
                 ours.append(error)
                 raise
+            if limit is not None and time.monotonic() - began > limit.seconds:
+                raise OvertimeError(limit.reason)
 
         event: Event
         try:
             event = Done(key, spec.run(self.experiment, report), "here")
+        except OvertimeError as error:
+            event = Failed(key, str(error), "here", final=True)
         except Exception as error:
             if error in ours or isinstance(error, InputError) or is_full_disk(error):
                 raise
@@ -164,13 +197,16 @@ class Pump:
         engine: does them.
         observer: hears of their beginnings, of what they report, and of failures that are not the last.
         ended: is given the name of each piece of work that has been done or has failed for good.
+        limit: how long each may take; None for as long as it likes.
 
     Attributes:
         running: what the engine has been given and has not ended: by its name, what it is and which attempt.
     """
 
-    def __init__(self, engine: Engine, observer: Observer, ended: Callable[[str, Done | Failed], None]) -> None:
-        self.engine, self.observer, self.ended = engine, observer, ended
+    def __init__(
+        self, engine: Engine, observer: Observer, ended: Callable[[str, Done | Failed], None], limit: Limit | None = None
+    ) -> None:
+        self.engine, self.observer, self.ended, self.limit = engine, observer, ended, limit
         self.running: dict[str, tuple[Spec, int]] = {}
 
     @property
@@ -181,7 +217,7 @@ class Pump:
     def start(self, name: str, spec: Spec, attempt: int = 1) -> None:
         """Gives the engine a piece of work; names are never used twice."""
         self.running[name] = spec, attempt
-        self.engine.submit(f"{name}-{attempt}", spec)
+        self.engine.submit(f"{name}-{attempt}", spec, self.limit)
 
     def wait(self) -> None:
         """Until one has ended, or some time has passed.
@@ -200,7 +236,7 @@ class Pump:
                 self.observer.on_trial_started(name, attempt, event.worker)
             case Reported():
                 self.observer.on_epoch(name, event.content["replicate"], event.content["epoch"], event.content["value"])
-            case Failed() if attempt < ATTEMPTS:
+            case Failed(final=False) if attempt < ATTEMPTS:
                 del self.running[name]
                 self.observer.on_trial_again(name, event.reason)
                 self.start(name, spec, attempt + 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mnist_tuner.search.callbacks import copies
+from mnist_tuner.search.data import for_training
 from mnist_tuner.search.engine import last_line
 from mnist_tuner.search.outcome import Epochs, Outcome
 from mnist_tuner.search.trial import Replicate, Reporter, TrialResult, TrialSpec
@@ -47,12 +48,12 @@ class Experiment:
 
     def fit(self, hp: Any, model: keras.Model, **options: Any) -> Any:
         """Trains a model: with the hypermodel's own ``fit`` where it has one, else with our loop."""
-        options = {**self.options, **options}
+        arguments, options = for_training(self, {**self.options, **options})
         if self.has_own_fit:
-            return self.hypermodel.fit(hp, model, *self.arguments, **options)
+            return self.hypermodel.fit(hp, model, *arguments, **options)
         from mnist_tuner.trainer.keras_fit import fit_keras_model
 
-        return fit_keras_model(model, *self.arguments, **options)
+        return fit_keras_model(model, *arguments, **options)
 
     @property
     def has_own_fit(self) -> bool:

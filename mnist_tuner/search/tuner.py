@@ -19,9 +19,10 @@ from keras_tuner.engine import base_tuner
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
 from mnist_tuner.search.callbacks import check_copies
+from mnist_tuner.search.data import as_sent, check_data, check_sendable
 from mnist_tuner.search.display import SearchDisplay, score_note, trial_table
 from mnist_tuner.search.driver import Driver
-from mnist_tuner.search.engine import Engine, InlineEngine
+from mnist_tuner.search.engine import Engine, InlineEngine, Limit
 from mnist_tuner.search.experiment import Experiment, same_randomness
 from mnist_tuner.search.journal import read_lines
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
@@ -60,6 +61,8 @@ class Tuner:
             XLA flags that it has, so that the last bits may differ.
         scheduler: the address of a running Dask cluster instead.
         security: the certificates for it.
+        trial_time: a trial that takes longer, such as "10m", is ended with its worker, and has failed; with ``workers=0`` it is
+            ended at the end of an epoch. May be another one when the search goes on.
         directory: the search's folder.
         overwrite: whether to begin anew where it holds a search.
 
@@ -87,6 +90,7 @@ class Tuner:
         workers: Literal["auto"] | int = "auto",
         scheduler: str | None = None,
         security: Security | None = None,
+        trial_time: str | None = None,
         directory: str | Path = "search",
         overwrite: bool = False,
     ) -> None:
@@ -103,6 +107,10 @@ class Tuner:
             raise InputError(f"strategy is {strategy!r}: expected {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}")
         if max_trials is None and strategy in ("random", "bayesian"):
             max_trials = 16
+        try:
+            self._limit = None if trial_time is None else Limit(trial_time, parse_duration(trial_time).total_seconds())
+        except (ValueError, AttributeError, TypeError):
+            raise InputError(f"trial_time is {trial_time!r}: expected a duration such as 90s, 10m or DD:HH:MM:SS") from None
         self.hypermodel = _as_hypermodel(hypermodel)
         self.strategy, self.max_trials, self.epochs, self.replicates, self.seed = strategy, max_trials, epochs, replicates, seed
         self.workers, self.scheduler, self.security = workers, scheduler, security
@@ -145,7 +153,9 @@ class Tuner:
         """Searches, or goes on with a search.
 
         Args:
-            arguments: what the models are fitted on: ``x`` and ``y``, or a `DataModule`.
+            arguments: what the models are fitted on: ``x`` and ``y``, or a `DataModule`, or what else ``fit`` takes. Data may be
+                given as a function (or a DataModule's class) without arguments, which each training calls in its worker; one
+                for x may return ``(x, y)``. To workers a `tf.data.Dataset` is sent as its elements.
             max_time: no trial is begun after this long, such as "10m".
             engine: where trials run; by default what `workers` and `scheduler` ask for.
             observer: hears of the progress; by default a display on `console`.
@@ -158,7 +168,7 @@ class Tuner:
             The trials that have ended, the best first.
 
         Raises:
-            InputError: the folder holds another search.
+            InputError: the folder holds another search, or an argument can be neither copied nor sent.
             RunError: no trial was completed.
             EngineLostError: there is nothing left to run trials on; the search can be resumed.
             OSError: a result could not be written; the search can be resumed.
@@ -181,10 +191,12 @@ class Tuner:
             study = Study(self.folder, self._identity(experiment, engine.slots))
             stack.callback(study.close)
             remove_torn_files(self.folder)
-            engine.begin(experiment)
+            notes = self._send(experiment, engine)
             made_here = observer is None
             if observer is None:
                 observer = stack.enter_context(self.display(console, engine)) if verbose else Observer()
+            if isinstance(observer, SearchDisplay):
+                list(map(observer.say, notes))
             driver = self._driver(study, engine, observer, experiment.has_own_fit and not self._declares_all, deadline)
             self.summaries = driver.summaries
             try:
@@ -209,7 +221,21 @@ class Tuner:
                 inspect.signature(fit_keras_model).bind(None, *arguments, **options)
             except TypeError as error:
                 raise InputError(f"search: {error}; its options are those of fit_keras_model") from None
+        check_data(experiment)
         return experiment
+
+    def _send(self, experiment: Experiment, engine: Engine) -> list[str]:
+        """Gives the engine the experiment; returns what there is to say of what is sent."""
+        if isinstance(engine, InlineEngine):
+            engine.begin(experiment)
+            return []
+        sent, notes = as_sent(experiment)
+        try:
+            engine.begin(sent)
+        except Exception:
+            check_sendable(sent)
+            raise
+        return notes
 
     def make_engine(self) -> Engine:
         """What `workers` and `scheduler` ask for; it is running.
@@ -237,6 +263,7 @@ class Tuner:
             discover=self._discover,
             first_alone=first_alone,
             deadline=deadline,
+            limit=self._limit,
         )
 
     def display(self, console: Console | None, engine: Engine) -> SearchDisplay:

@@ -92,11 +92,12 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
     """Does a piece of work in a worker; returns its result, the worker's address, and whether it asks to be replaced."""
     worker = get_worker()
     topic = partial(worker.log_event, name)
-    topic({"key": key, "worker": worker.address})
     plugin = worker.plugins[name]
     assert isinstance(plugin, ExperimentPlugin)
     with _one_at_a_time:  # they seed the whole process
+        topic({"key": key, "worker": worker.address})
         experiment = plugin.get()
+        topic({"key": key, "loaded": True})
         try:
             result = spec.run(experiment, lambda content: topic({"key": key, "reported": content}))
         finally:

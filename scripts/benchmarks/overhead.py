@@ -99,7 +99,7 @@ class _Instant:
     def __init__(self) -> None:
         self.queue: list[tuple[str, Any]] = []
 
-    def submit(self, key: str, spec: Any) -> None:
+    def submit(self, key: str, spec: Any, limit: Any = None) -> None:
         """Takes it."""
         self.queue.append((key, spec))
 

@@ -88,7 +88,7 @@ def test_the_document_says_of_each_trial_what_the_table_says(run: Run) -> None:
     trials = run.document["trials"]
     assert [trial["id"] for trial in trials] == ["0", "1", "2"]
     assert list(rows[0])[:8] == ["trial", "status", "units_1", "units_2", "parameters", "replicate", "seed", "epoch"]
-    assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(list(rows[0])[8:])
+    assert {"scored", "loss", "accuracy", "val_loss", "val_accuracy"} == set(list(rows[0])[8:])
     assert len(rows) == 3 * 2 * 3
     for trial in trials:
         assert set(trial) == {"id", "units", "parameters", "replicates", "mean", "sd", "seconds", "status"}
@@ -98,6 +98,7 @@ def test_the_document_says_of_each_trial_what_the_table_says(run: Run) -> None:
         first, second = trial["units"]
         assert trial["parameters"] == 37 * first + (first + 1) * second + (second + 1) * 4
         last = [row for row in own if row["epoch"] == "3"]
+        assert last == [row for row in own if row["scored"] == "yes"]
         assert trial["replicates"] == [
             {"seed": int(row["seed"]), "val_accuracy": float(row["val_accuracy"]), "epochs": 3} for row in last
         ]
@@ -282,6 +283,7 @@ def test_help_has_an_example_and_every_option() -> None:
     assert "Example: mnist-tuner search" in shown
     for option in (
         *("--strategy", "--trials", "--epochs", "--replicates", "--widths", "--workers", "--scheduler", "--seed", "--max-time"),
+        "--trial-time",
         *("--data", "--output", "--resume", "--json", "--quiet"),
     ):
         assert option in shown
@@ -301,6 +303,10 @@ def test_help_has_an_example_and_every_option() -> None:
         (["--workers", "x"], "--workers is 'x': expected auto, or a number of processes such as 2, or 0"),
         (["--workers", "-1"], "--workers is -1: expected 0 to 1,024"),
         (["--max-time", "never"], "--max-time: "),
+        (
+            ["--trial-time", "never"],
+            "--trial-time: 'never' is not a duration: expected DD:HH:MM:SS, or a number with s, m, h or d",
+        ),
         (["--scheduler", "nonsense://x:1"], "--scheduler is 'nonsense://x:1': expected an address such as tcp://host:8786"),
         (["--scheduler", "host"], "--scheduler is 'host'"),  # without a port
         (["--resume", "nowhere"], "nowhere: no folder of a run (it has no run.json)"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,24 +14,12 @@ import pytest
 from distributed import LocalCluster
 
 from mnist_tuner.search.dask_engine import LOST, DaskEngine
-from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, InlineEngine, Pump
-from tests.support.commands import DEADLINE
+from mnist_tuner.search.engine import Done, EngineLostError, Event, Failed, InlineEngine, Limit, Pump
+from tests.support.commands import DEADLINE, environment
 from tests.support.hypermodels import Heard
+from tests.support.pieces import Piece
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Piece:
-    leaves_models: ClassVar[bool] = False
-    seconds: float = 0.0
-    kills: bool = False
-
-    def run(self, experiment: str, report: Callable[[dict[str, Any]], None]) -> str:
-        time.sleep(self.seconds)
-        if self.kills:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return "done"
 
 
 def outcomes(engine: DaskEngine, count: int) -> dict[str, Event]:
@@ -66,6 +54,56 @@ def test_work_that_kills_its_worker_before_it_can_tell_is_blamed_in_the_end() ->
         killer = outcomes(engine, 1)["kills"]
     assert isinstance(killer, Failed)
     assert killer.reason == LOST
+
+
+def check_ended(engine: DaskEngine) -> None:
+    """What hangs is ended, and what waits for its worker is done by another one."""
+    engine.begin("what they have in common")
+    engine.submit("hangs", Piece(hangs=True), Limit("0.5s", 0.5))
+    engine.submit("next", Piece())
+    ended = outcomes(engine, 2)
+    hung, done = ended["hangs"], ended["next"]
+    assert isinstance(hung, Failed)
+    assert (hung.reason, hung.final) == ("it took longer than 0.5s", True)
+    assert isinstance(done, Done)
+    assert hung.worker != done.worker
+
+
+def test_work_that_takes_too_long_is_ended_with_its_worker() -> None:
+    with closing(DaskEngine(1)) as engine:
+        check_ended(engine)
+
+
+@contextmanager
+def dask_worker(address: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of somebody's cluster, or the nanny of one."""
+    command = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard", *options]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment(), **quiet) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_on_somebodys_cluster_the_nanny_starts_another_worker() -> None:
+    with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        with dask_worker(address), closing(DaskEngine(scheduler=address)) as engine:
+            check_ended(engine)
+
+
+def test_a_worker_without_a_nanny_leaves_somebodys_cluster() -> None:
+    with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        with dask_worker(address, "--no-nanny") as first, closing(DaskEngine(scheduler=address)) as engine:
+            engine.begin("what they have in common")
+            engine.submit("hangs", Piece(hangs=True), Limit("0.5s", 0.5))
+            assert list(outcomes(engine, 1)) == ["hangs"]
+            engine.submit("next", Piece())
+            with dask_worker(address, "--no-nanny"):
+                assert isinstance(outcomes(engine, 1)["next"], Done)
+            first.wait(DEADLINE)
 
 
 def test_a_scheduler_that_has_gone_is_said_whatever_is_asked_of_it() -> None:
@@ -113,3 +151,15 @@ def test_what_fails_is_tried_once_more_and_heard_of(failures: int, again: list[s
     assert heard.started == ["a-piece"] * (1 + len(again))
     (event,) = ended.values()
     assert (event.result if isinstance(event, Done) else event.reason) == ("done" if failures < 2 else "LookupError: failure 2")
+
+
+def test_work_in_this_process_that_takes_too_long_is_ended_when_it_reports_and_not_tried_again() -> None:
+    heard = Heard()
+    ended: dict[str, Done | Failed] = {}
+    Flaky.tries.clear()
+    engine = InlineEngine()
+    pump = Pump(engine, heard, lambda name, event: ended.update({name: event}), Limit("0s", 0.0))
+    pump.start("a-piece", Flaky())
+    pump.wait()
+    assert ended == {"a-piece": Failed("a-piece-1", "it took longer than 0s", "here", final=True)}
+    assert (Flaky.tries, heard.again, pump.running) == ([], [], {})

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -335,6 +336,36 @@ class TestFailures:
         again = search(tuner(found.folder, hypermodel, strategy="grid", max_trials=None))
         assert (found.folder.parent / "fits").read_text().splitlines() == fits
         assert sum(not summary.completed for summary in again.ranked()) == 10
+
+    def test_a_trial_that_hangs_is_ended_and_its_worker_replaced_and_the_others_go_on(self, tmp_path: Path) -> None:
+        class Hanging(Wandering):
+            def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+                if hp.get("units") == 5 and not finished.exists():
+                    threading.Event().wait()
+                return super().fit(hp, model, *arguments, **options)
+
+        finished = tmp_path / "finished"
+        heard = Heard()
+        found = search(tuner(tmp_path / "search", Hanging(), workers=1, max_trials=3, trial_time="10s"), observer=heard)
+        assert {(s.trial_id, s.reason) for s in found.ranked() if not s.completed} == {("0", "it took longer than 10s")}
+        assert heard.again == []
+        assert found.summaries["0"].worker not in {s.worker for s in found.ranked() if s.completed}
+        before = (tmp_path / "search/trials.csv").read_bytes()
+        finished.touch()
+        again = search(tuner(tmp_path / "search", Hanging(), max_trials=3))  # without a limit
+        assert not again.summaries["0"].completed
+        assert (tmp_path / "search/trials.csv").read_bytes() == before
+
+    def test_in_this_process_it_is_ended_when_an_epoch_ends(self, tmp_path: Path) -> None:
+        log = tmp_path / "fits"
+        with pytest.raises(RunError, match="the first one failed: it took longer than 0s"):
+            search(tuner(tmp_path / "search", Wandering(log), max_trials=2, trial_time="0s"))
+        assert len(log.read_text().splitlines()) == 2
+
+    @pytest.mark.parametrize("wrong", ["soon", "10", 10])
+    def test_a_time_that_is_none_is_refused(self, wrong: Any, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=f"trial_time is {wrong!r}: expected a duration such as 90s"):
+            tuner(tmp_path, trial_time=wrong)
 
     def test_where_all_fail_there_is_no_best(self, tmp_path: Path) -> None:
         found = tuner(tmp_path, Wandering(fails=lambda units: True), max_trials=3)
