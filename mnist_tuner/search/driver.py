@@ -10,7 +10,7 @@ from typing import Any
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import Done, Engine, Failed, Limit, Pump
-from mnist_tuner.search.oracles import hyperparameters_of
+from mnist_tuner.search.space import hyperparameters_of
 from mnist_tuner.search.study import Study
 from mnist_tuner.search.trial import Observer, TrialResult, TrialSpec, TrialSummary, replicate_seeds
 

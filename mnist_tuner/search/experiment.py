@@ -7,7 +7,7 @@ import gc
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ class Experiment:
     Attributes:
         hypermodel: KerasTuner's.
         objective: the name of the metric that a trial is judged by.
+        parts: where that is a sum, the names of the metrics in it, each with "min" (it is added) or "max" (it is taken off).
         arguments, options: those of its ``fit``: the data first of all.
         planned_epochs: of a net's trainings together, by which all trials choose between XLA and a plain graph: it must not
             hang on how far one of them is trained at first.
@@ -41,6 +42,7 @@ class Experiment:
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     planned_epochs: int = 1
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def run_trial(self, spec: TrialSpec, report: Reporter) -> TrialResult:
         """See `run_trial`."""
@@ -90,11 +92,12 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Reporter) -> Tria
     began = time.perf_counter()
     import keras_tuner
 
+    from mnist_tuner.search.space import Space
     from mnist_tuner.trainer.loop import NonFiniteLossError
     from mnist_tuner.trainer.xla import planned_epochs
 
     planned_epochs.set(experiment.planned_epochs)
-    hp = keras_tuner.HyperParameters.from_config(copy.deepcopy(spec.hyperparameters))
+    hp = Space.from_config(copy.deepcopy(spec.hyperparameters))
     model: keras.Model | None = None
     replicates: list[Replicate] = []
     states = []
@@ -141,7 +144,8 @@ def _train(
         model = _new_model(experiment, hp, known)
         if spec.states:
             restore(model, spec.states[number])
-        epochs = Epochs(spec, number, experiment.objective, report, experiment.options.get("validation_freq", 1) != 1)
+        skips = experiment.options.get("validation_freq", 1) != 1
+        epochs = Epochs(spec, number, experiment.objective, report, skips, experiment.parts)
         options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
         callbacks = copies(experiment.options.get("callbacks"), f"trial_{spec.trial_id}/replicate_{number}")
         returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*callbacks, epochs.callback()], **options)
@@ -164,25 +168,32 @@ def forget_models() -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds everything within the block; see `same_randomness`."""
+    """Seeds everything within the block; see `apart`."""
     from mnist_tuner.trainer.seed import seed_everything
 
-    with same_randomness():
+    with apart():
         seed_everything(seed)
         yield
 
 
 @contextmanager
-def same_randomness() -> Iterator[None]:
-    """After the block Python's and numpy's generators are where they were."""
-    import numpy as np
+def apart() -> Iterator[None]:
+    """Within the block Keras counts anew for the names that it gives ("auc", "dense_1"), so that they do not depend on what was
+    built before; after it Python's and numpy's generators and these counts are where they were.
 
-    before = random.getstate(), np.random.get_state()
+    Keras 3.15 has no public way to the counts.
+    """
+    import numpy as np
+    from keras.src.backend.common import global_state
+
+    before = random.getstate(), np.random.get_state(), global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", None)
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+        global_state.set_global_attribute("object_name_uids", before[2])
 
 
 def _new_model(experiment: Experiment, hp: Any, known: keras.Model | None) -> keras.Model:

@@ -8,21 +8,18 @@ nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
-from math import prod
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras_tuner
 import numpy as np
 import numpy.typing as npt
 from keras_tuner import oracles
 
+from mnist_tuner.search.space import Space, points
+
 STRATEGIES = ("random", "grid", "bayesian", "hyperband")
 MOST_CANDIDATES = 5_000
 """Bayesian search weighs every untried point of a space of up to this size, else as many drawn at random."""
-MOST_CONDITIONAL = 5_000
-"""A space in which some hyperparameters depend on others is listed up to this size."""
 HYPERBAND_FACTOR = 3
 MOST_FAILED = 3
 """A Hyperband bracket replaces so many times the failed trials that its first round has places."""
@@ -41,6 +38,7 @@ class _Mended:
         """Takes the seed as it is, 0 included, and the values of the first trial that differ from the defaults."""
         self.seed = self._seed_state = seed
         self.first = first
+        self.hyperparameters = Space()
         self._display.verbose = 0  # type: ignore[attr-defined]
 
     def populate_space(self, trial_id: str) -> Answer:
@@ -63,7 +61,7 @@ class _Mended:
         """The values of the hyperparameters that are active where all have their defaults."""
         hps = self.get_space()  # type: ignore[attr-defined]
         hps.ensure_active_values()
-        return {hp.name: hps.values[hp.name] for hp in hps.space if hps.is_active(hp)}
+        return {hp.name: hps.values[hp.name] for hp in hps.active()}
 
     def score_trial(self, trial: Any) -> None:
         """The mean over the replicates after the last epoch, where the driver has not said another one."""
@@ -117,7 +115,29 @@ class GridOracle(_Mended, oracles.GridSearchOracle):  # type: ignore[misc]
         return {"status": "STOPPED", "values": None}
 
     def _on_grid(self, values: dict[str, Any]) -> bool:
-        return all(values[hp.name] in list(hp.values) for hp in self.hyperparameters.space if hp.name in values)
+        return all(values[hp.name] in list(hp.values) for hp in self._at(values).active())
+
+    def _get_next_combination(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """As in KerasTuner, which takes hyperparameters of one name in several conditional scopes for one."""
+        hps = self._at(values)
+        active = hps.active()
+        for number in reversed(range(len(active))):
+            hp = active[number]
+            order = [hp.default, *(value for value in hp.values if value != hp.default)]
+            place = order.index(hps.values[hp.name]) + 1
+            if place < len(order):
+                for later in active[number + 1 :]:
+                    del hps.values[later.name]
+                hps.values[hp.name] = order[place]
+                hps.ensure_active_values()
+                return dict(hps.values)
+        return None
+
+    def _at(self, values: dict[str, Any]) -> Space:
+        hps: Space = self.get_space()
+        hps.values = dict(values)
+        hps.ensure_active_values()
+        return hps
 
 
 class BayesianOracle(_Mended, oracles.BayesianOptimizationOracle):  # type: ignore[misc]
@@ -180,7 +200,12 @@ class BayesianOracle(_Mended, oracles.BayesianOptimizationOracle):  # type: igno
 
     def _vector(self, values: Mapping[str, Any]) -> list[float]:
         """A point's place in the unit cube; a value between two of the grid's lies between them."""
-        return [_place(hp, values.get(hp.name, hp.default)) for hp in self._nonfixed_space()]
+        return [
+            hp.value_to_prob(
+                values[hp.name] if hp.name in values and all(c.is_active(values) for c in hp.conditions) else hp.default
+            )
+            for hp in self._nonfixed_space()
+        ]
 
 
 class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
@@ -320,47 +345,3 @@ def make_oracle(
             raise ValueError(f"strategy is {strategy!r}: expected {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}")
     oracle.begin_with(seed, first)
     return oracle
-
-
-def hyperparameters_of(configs: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """KerasTuner's hyperparameters from their configurations."""
-    space = [dict(config) for config in configs]
-    return list(keras_tuner.HyperParameters.from_config({"space": space, "values": {}}).space)
-
-
-def points(space: keras_tuner.HyperParameters, most: int = 100_000) -> list[dict[str, Any]] | None:
-    """Every point of a space in which each hyperparameter has a step; None where one has none, or there are more than `most`."""
-    conditional = any(hp.conditions for hp in space.space)
-    if any(getattr(hp, "step", 1) is None for hp in space.space):
-        return None
-    if prod(map(_count, space.space)) > (min(most, MOST_CONDITIONAL) if conditional else most):
-        return None
-    choices = [[hp.value] if isinstance(hp, keras_tuner.engine.hyperparameters.Fixed) else list(hp.values) for hp in space.space]
-    if not conditional:
-        names = [hp.name for hp in space.space]
-        return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
-    every = []
-    for combination in product(*choices):
-        values = {}
-        hps = keras_tuner.HyperParameters()
-        for hp, value in zip(space.space, combination, strict=True):
-            hps.merge([hp])
-            if hps.is_active(hp):
-                hps.values[hp.name] = values[hp.name] = value
-        every.append(values)
-    return every if len(every) < 2 else list({str(values): values for values in every}.values())
-
-
-def _count(hp: Any) -> int:
-    """How many values a hyperparameter with a step has, without making a list of them."""
-    if isinstance(hp, keras_tuner.engine.hyperparameters.Fixed):
-        return 1
-    return int(hp._get_n_values()) if hasattr(hp, "_get_n_values") else len(hp.values)
-
-
-def _place(hp: Any, value: Any) -> float:
-    step = getattr(hp, "step", None)
-    if step is not None and getattr(hp, "sampling", None) == "linear":
-        count = int((hp.max_value - hp.min_value) // step + 1)
-        return float(min(max((value - hp.min_value) / step + 0.5, 0.0), count) / count)
-    return float(hp.value_to_prob(value))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.trial import Reporter, TrialSpec
 from mnist_tuner.search.weights import checksum, state_of
@@ -56,10 +58,20 @@ class Epochs:
         objective: the metric that trials are judged by.
         report: told of each epoch.
         skips: whether some epochs are known not to be validated; otherwise that is noticed at the first one.
+        parts: where the objective is a sum, see `Experiment`.
     """
 
-    def __init__(self, spec: TrialSpec, replicate: int, objective: str, report: Reporter, skips: bool = False) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        replicate: int,
+        objective: str,
+        report: Reporter,
+        skips: bool = False,
+        parts: Mapping[str, str] | None = None,
+    ) -> None:
         self.spec, self.replicate, self.objective, self.report, self.skips = spec, replicate, objective, report, skips
+        self.parts = parts or {}
         self.state = b""
         self._ends: list[_End] = []
         self._weights: list[Any] | None = None
@@ -72,7 +84,7 @@ class Epochs:
 
         class Listener(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                listener.hear(epoch, {name: float(value) for name, value in (logs or {}).items()}, self.model)
+                listener.hear(epoch, listener.read(logs or {}), self.model)
 
         return Listener()
 
@@ -86,6 +98,17 @@ class Epochs:
             self._weights = model.get_weights()
         if self.spec.keeps_states and epoch + 1 == self.spec.epochs:
             self.state = state_of(model)  # before averaged weights (use_ema) take the weights' place
+
+    def read(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics as numbers, with the objective where that is a sum. Of one with several values, such as an F1Score's, each has
+        a name of its own, as in our trainer."""
+        found: dict[str, float] = {}
+        for name, value in metrics.items():
+            values = np.ravel(value)
+            found |= {name if len(values) == 1 else f"{name}_{number}": float(each) for number, each in enumerate(values)}
+        if self.parts and self.objective not in found and self.parts.keys() <= found.keys():
+            found[self.objective] = math.fsum(found[name] * (1 if way == "min" else -1) for name, way in self.parts.items())
+        return found
 
     def outcome(self, returned: Any, model: keras.Model, later: int = 0) -> Outcome:
         """What came of it.
@@ -111,7 +134,7 @@ class Epochs:
             case keras.callbacks.History():
                 return self._outcome_of(returned.history, model, self._ends[: len(self._ends) - later])
             case dict():
-                metrics = {name: float(value) for name, value in returned.items()}
+                metrics = self.read(returned)
             case bool() | None | []:
                 raise TypeError(f"fit returned {returned!r}: expected a History, a number, a dict of metrics, or a list of these")
             case _:
@@ -122,7 +145,10 @@ class Epochs:
 
     def _outcome_of(self, history: Mapping[str, Sequence[float]], model: keras.Model, ends: list[_End]) -> Outcome:
         """Of a `keras.callbacks.History`: which of its epochs is scored."""
-        columns = _columns(history, ends)
+        columns = _columns(self._laid_out(history), ends)
+        if self.parts and self.objective not in columns and self.parts.keys() <= columns.keys():
+            rows = [dict(zip(self.parts, row, strict=True)) for row in zip(*(columns[name] for name in self.parts), strict=False)]
+            columns[self.objective] = [None if None in row.values() else self.read(row)[self.objective] for row in rows]
         self._check(columns)
         epochs = max(map(len, columns.values()))
         final = checksum(model)
@@ -157,9 +183,23 @@ class Epochs:
             history = {name: (value,) for name, value in measured.items()}
         return Outcome(history, None, measured)
 
+    def _laid_out(self, history: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
+        laid_out: dict[str, list[float]] = {}
+        for name, values in history.items():
+            for part, value in (item for each in values for item in self.read({name: each}).items()):
+                laid_out.setdefault(part, []).append(value)
+        return laid_out
+
     def _check(self, metrics: Mapping[str, Any]) -> None:
-        if self.objective not in metrics:
-            raise InputError(f"the objective is {self.objective!r}: expected one of {', '.join(metrics) or 'none'}")
+        if self.objective in metrics:
+            return
+        missing = next((name for name in self.parts if name not in metrics), self.objective)
+        if f"{missing}_0" in metrics:
+            raise InputError(
+                f"the objective is {missing!r}, a metric with a value for each class: expected one number, such as with "
+                f'average="macro", or one of {", ".join(metrics)}'
+            )
+        raise InputError(f"the objective is {missing!r}: expected one of {', '.join(metrics) or 'none'}")
 
 
 def _columns(history: Mapping[str, Sequence[float]], ends: Sequence[_End]) -> dict[str, list[float | None]]:
@@ -167,7 +207,7 @@ def _columns(history: Mapping[str, Sequence[float]], ends: Sequence[_End]) -> di
     if not history:
         names = dict.fromkeys(name for end in ends for name in end.logs)
         return {name: [end.logs.get(name) for end in ends] for name in names}
-    columns: dict[str, list[float | None]] = {name: [float(value) for value in values] for name, values in history.items()}
+    columns: dict[str, list[float | None]] = {name: list(values) for name, values in history.items()}
     epochs = max(map(len, columns.values()))
     ends = ends[-epochs:]
     for name, values in columns.items():

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras_tuner
-from keras_tuner.engine import base_tuner
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.runs import lock_folder, remove_torn_files
@@ -23,9 +21,10 @@ from mnist_tuner.search.data import as_sent, check_data, check_sendable
 from mnist_tuner.search.display import SearchDisplay, score_note, trial_table
 from mnist_tuner.search.driver import Driver
 from mnist_tuner.search.engine import Engine, InlineEngine, Limit
-from mnist_tuner.search.experiment import Experiment, same_randomness
+from mnist_tuner.search.experiment import Experiment, apart
 from mnist_tuner.search.journal import read_lines
-from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
+from mnist_tuner.search.oracles import STRATEGIES, make_oracle
+from mnist_tuner.search.space import points
 from mnist_tuner.search.study import Study, fingerprint
 from mnist_tuner.search.trial import Observer, TrialSummary, ranked
 from mnist_tuner.search.weights import without_optimizer
@@ -49,8 +48,9 @@ class Tuner:
 
     Args:
         hypermodel: KerasTuner's: a `keras_tuner.HyperModel`, or a function of the hyperparameters that returns a compiled model.
-        objective: the name of a metric, or a `keras_tuner.Objective`. A trial's score is the mean over its replicates after the
-            last epoch, or after the one whose weights a callback, or a ``fit`` of one's own, has restored.
+        objective: the name of a metric, or a `keras_tuner.Objective`; of a list of these the sum is minimized, in which those to
+            be maximized are negative. A trial's score is the mean over its replicates after the last epoch, or after the one
+            whose weights a callback, or a ``fit`` of one's own, has restored.
         strategy: "random", "grid", "bayesian" or "hyperband".
         max_trials: a cap; by default 16 for "random" and "bayesian", and none for those that end by themselves.
         epochs: of each trial; Hyperband's most.
@@ -80,7 +80,7 @@ class Tuner:
         self,
         hypermodel: keras_tuner.HyperModel | Callable[[keras_tuner.HyperParameters], keras.Model],
         *,
-        objective: str | keras_tuner.Objective = "val_accuracy",
+        objective: str | keras_tuner.Objective | Sequence[str | keras_tuner.Objective] = "val_accuracy",
         strategy: Literal["random", "grid", "bayesian", "hyperband"] = "random",
         max_trials: int | None = None,
         epochs: int = 5,
@@ -118,23 +118,30 @@ class Tuner:
         self.folder = Path(directory)
         self._overwrite = overwrite
         self.summaries: dict[str, TrialSummary] = {}
-        self._objective = objective
+        self._objective = list(objective) if isinstance(objective, (list, tuple)) else objective
+        if isinstance(objective, Sequence) and not objective:
+            raise InputError(f"objective is {objective!r}: expected a metric, or a list of several")
         self._begin_anew()
         self.objective: str = self.oracle.objective.name
         self.direction: str = self.oracle.objective.direction
+        self._parts: dict[str, str] = getattr(self.oracle.objective, "name_to_direction", {})
+        for name, direction in (self._parts or {self.objective: self.direction}).items():
+            if direction not in ("min", "max"):
+                raise InputError(f"the direction of objective {name!r} is {direction!r}: expected 'min' or 'max'")
 
     def _begin_anew(self) -> None:
         """An oracle that has been asked nothing yet; what was found before comes back from the journal."""
         try:
-            self.oracle = make_oracle(
-                self.strategy,
-                objective=self._objective,
-                max_trials=self.max_trials,
-                epochs=self.epochs,
-                seed=self.seed,
-                first=self.first,
-            )
-        except ValueError as error:
+            with apart():  # KerasTuner makes metrics to see which way they go
+                self.oracle = make_oracle(
+                    self.strategy,
+                    objective=self._objective,
+                    max_trials=self.max_trials,
+                    epochs=self.epochs,
+                    seed=self.seed,
+                    first=self.first,
+                )
+        except (TypeError, ValueError) as error:
             raise InputError(" ".join(str(error).split())) from None
         self._space_known = False
 
@@ -180,6 +187,7 @@ class Tuner:
             self._begin_anew()
         self.find_space()
         with ExitStack() as stack:
+            stack.enter_context(apart())
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
             if engine is None:
@@ -215,7 +223,7 @@ class Tuner:
         if "epochs" in options or "initial_epoch" in options:
             raise InputError("epochs belongs to the tuner: Tuner(..., epochs=5)")
         check_copies(options.get("callbacks"))
-        experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates)
+        experiment = Experiment(self.hypermodel, self.objective, arguments, options, self.epochs * self.replicates, self._parts)
         if not experiment.has_own_fit:
             try:
                 inspect.signature(fit_keras_model).bind(None, *arguments, **options)
@@ -289,8 +297,9 @@ class Tuner:
         every = points(self.oracle.hyperparameters)
         if every is None:
             return self.max_trials
-        first = self.oracle.defaults() | self.first
-        count = len(every) + (first not in every)
+        first = self.oracle.get_space()
+        first.settle(self.first, "first")
+        count = len(every) + (first.values not in every)
         return min(count, self.max_trials or count)
 
     # What was found.
@@ -338,17 +347,50 @@ class Tuner:
     # The space.
 
     def find_space(self) -> None:
-        """Registers the hyperparameters of the space, by building models where the hypermodel does not declare them."""
+        """Registers the hyperparameters of the space, by building models where the hypermodel does not declare them.
+
+        Raises:
+            InputError: a hyperparameter has two ranges, or what `first` says does not fit the space.
+        """
         if self._space_known:
             return
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)
+        self.oracle.update_space(hp)
+        if not self._declares_all:
+            with apart(), redirect_stdout(StringIO()):
+                self._explore()
+        self.first = self.oracle.first = self.oracle.get_space().settle(self.first, "first")
         self._space_known = True
-        if self._declares_all:
+
+    def _explore(self) -> None:
+        """Builds a model of the defaults, one in each conditional scope that has not been active yet, and the first trial's where
+        it has names that are still unknown."""
+        seen: list[Any] = []
+        waiting: list[Any] = []
+        hp = self.oracle.get_space()
+        while True:
+            self._look_at(hp)
+            seen += hp.active_scopes
+            waiting = [scope for scope in (*waiting, *hp.inactive_scopes) if scope not in seen]
+            if not waiting:
+                break
+            seen.append(waiting[0])
             hp = self.oracle.get_space()
-            self.hypermodel.declare_hyperparameters(hp)
-            self.oracle.update_space(hp)
-            return
-        with tempfile.TemporaryDirectory() as folder, same_randomness(), redirect_stdout(StringIO()):
-            base_tuner.BaseTuner(self.oracle, self.hypermodel, directory=folder, project_name="space")
+            hp.values |= {condition.name: condition.values[0] for condition in waiting[0]}
+            hp.ensure_active_values()
+        hp = self.oracle.get_space()
+        known = {each.name for each in hp.space}
+        if self.first.keys() - known:
+            hp.settle({name: value for name, value in self.first.items() if name in known}, "first")
+            hp.values |= {name: value for name, value in self.first.items() if name not in known}
+            self._look_at(hp)
+
+    def _look_at(self, hp: Any) -> None:
+        """Registers what a model has of hyperparameters, or had until the hypermodel refused it."""
+        with suppress(keras_tuner.errors.FailedTrialError):
+            self.hypermodel.build(hp)
+        self.oracle.update_space(hp)
 
     @property
     def _declares_all(self) -> bool:
@@ -361,9 +403,13 @@ class Tuner:
         known yet, at the same point of the search however the trials are timed."""
         if self._declares_all:
             return float(self.hypermodel.parameters(hp))
-        with same_randomness(), suppress(Exception):  # what it raises, it raises in the worker again, and is told
-            return float(self.hypermodel.build(hp).count_params())
-        return 1.0
+        with apart():
+            try:
+                return float(self.hypermodel.build(hp).count_params())
+            except InputError:  # a hyperparameter with two ranges
+                raise
+            except Exception:  # it is raised in the worker again, and is told
+                return 1.0
 
     def _identity(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """What a search must have in common with one that it goes on with."""
@@ -374,7 +420,7 @@ class Tuner:
         return {
             "strategy": self.strategy,
             "seed": self.seed,
-            "objective": f"{self.objective} ({self.direction})",
+            "objective": ", ".join(f"{name} ({way})" for name, way in (self._parts or {self.objective: self.direction}).items()),
             "space": self.oracle.hyperparameters.get_config()["space"],
             "first_trial": self.oracle.defaults() | self.first,
             "number_of_trials": self.max_trials,

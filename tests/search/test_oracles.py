@@ -10,7 +10,7 @@ import keras_tuner
 import pytest
 from keras_tuner import oracles
 
-from mnist_tuner.search.oracles import STRATEGIES, make_oracle, points
+from mnist_tuner.search.oracles import STRATEGIES, make_oracle
 
 Space = Callable[[keras_tuner.HyperParameters], Any]
 Values = dict[str, Any]
@@ -363,22 +363,6 @@ class TestHyperband:
         trials = search(oracle_for(widths, "hyperband", max_trials=11))
         assert len(trials) == 11
         assert rounds(trials) == {(2, 0, 0, 1): 9, (2, 1, 1, 3): 1}
-
-
-class TestPoints:
-    def test_every_combination_is_listed_once(self) -> None:
-        hp = keras_tuner.HyperParameters()
-        conditional(hp)
-        listed = points(hp) or []
-        assert len(listed) == len(distinct(listed)) == 24
-
-    def test_a_space_that_is_too_large_or_continuous_is_not_listed(self) -> None:
-        hp = keras_tuner.HyperParameters()
-        widths(hp)
-        assert points(hp, most=255) is None
-        assert len(points(hp, most=256) or []) == 256
-        hp.Float("rate", 0.0, 1.0)
-        assert points(hp) is None
 
 
 def test_an_unknown_strategy_is_named() -> None:

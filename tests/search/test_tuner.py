@@ -143,6 +143,192 @@ class TestResults:
                 tuner(tmp_path, **{name: value})
 
 
+class Measured(Wandering):
+    """Keras's own fit, with metrics that Keras names."""
+
+    def __init__(self, *metrics: Any) -> None:
+        super().__init__()
+        self.metrics = metrics
+
+    def build(self, hp: Any) -> Any:
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(hp.Int("units", 2, 6, step=2)), keras.layers.Dense(3, "sigmoid")]
+        )
+        model.compile("sgd", "mse", metrics=[metric() for metric in self.metrics])
+        return model
+
+    def fit(self, hp: Any, model: Any, x: Any, y: Any, validation_data: Any, **options: Any) -> Any:
+        one_hot = np.eye(3, dtype="float32")
+        return model.fit(x, one_hot[y], validation_data=(validation_data[0], one_hot[validation_data[1]]), verbose=0, **options)
+
+
+class TestNames:
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_what_keras_names_has_the_same_name_in_each_replicate_and_trial(self, workers: int, tmp_path: Path) -> None:
+        for _ in range(2):
+            before = keras.metrics.AUC().name  # the person's own
+        hypermodel = Measured(keras.metrics.AUC)
+        found = search(tuner(tmp_path, hypermodel, objective="val_auc", workers=workers, max_trials=3))
+        assert [summary.completed for summary in found.ranked()] == [True] * 3
+        assert {name for name in table(tmp_path)[0] if "auc" in name} == {"auc", "val_auc"}
+        after = keras.metrics.AUC().name
+        assert [int(name.removeprefix("auc_")) for name in (before, after)] == [count := int(before[4:]), count + 1]
+
+    def test_outputs_are_called_by_their_layers_names_in_each_of_them(self, tmp_path: Path) -> None:
+        class TwoOutputs(Measured):
+            def build(self, hp: Any) -> Any:
+                inputs = keras.Input((4,))
+                hidden = keras.layers.Dense(hp.Int("units", 2, 6, step=2))(inputs)
+                model = keras.Model(inputs, [keras.layers.Dense(1)(hidden), keras.layers.Dense(1)(hidden)])
+                model.compile("sgd", "mse")
+                return model
+
+            def fit(self, hp: Any, model: Any, x: Any, y: Any, validation_data: Any, **options: Any) -> Any:
+                return model.fit(x, [y, y], validation_data=(validation_data[0], [validation_data[1]] * 2), verbose=0, **options)
+
+        objective = keras_tuner.Objective("val_dense_2_loss", "min")
+        found = search(tuner(tmp_path, TwoOutputs(), objective=objective, max_trials=3, epochs=1))
+        assert [summary.completed for summary in found.ranked()] == [True] * 3
+
+
+class TestObjectives:
+    def test_a_list_is_minimized_as_a_sum_in_which_what_is_to_grow_is_negative(self, tmp_path: Path) -> None:
+        class Several(Wandering):
+            def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+                return {"val_loss": hp.get("units") / 10, "val_accuracy": hp.get("units") / 20, "size": 3.0}
+
+        objectives = [keras_tuner.Objective("val_accuracy", "max"), "val_loss"]
+        found = search(tuner(tmp_path, Several(), objective=objectives, replicates=1))
+        assert (found.objective, found.direction) == ("multi_objective", "min")
+        for summary in found.ranked():
+            assert summary.mean == pytest.approx(summary.values["units"] / 20)
+        assert [s.mean for s in found.ranked()] == sorted(s.mean or 0.0 for s in found.ranked())
+        with pytest.raises(InputError, match="another objective"):
+            search(tuner(tmp_path, Several(), objective=[*objectives[:1], "loss"], replicates=1))
+
+    def test_a_sum_is_that_of_each_epoch_with_the_compiled_loop(self, tmp_path: Path) -> None:
+        search(tuner(tmp_path, trained, objective=["val_loss", "val_accuracy"], max_trials=1, replicates=1))
+        for row in table(tmp_path):
+            assert float(row["multi_objective"]) == pytest.approx(float(row["val_loss"]) - float(row["val_accuracy"]))
+
+    @pytest.mark.parametrize(
+        ("objective", "message"),
+        [
+            ([], r"objective is \[\]: expected a metric"),
+            (["val_loss", "beauty"], "beauty"),
+            (3, "objective"),
+            (
+                keras_tuner.Objective("val_loss", "down"),
+                "the direction of objective 'val_loss' is 'down': expected 'min' or 'max'",
+            ),
+        ],
+    )
+    def test_what_is_none_is_refused_when_the_tuner_is_made(self, objective: Any, message: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=message):
+            tuner(tmp_path, objective=objective)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_one_that_is_not_among_the_metrics_ends_the_search_with_what_there_is(self, workers: int, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"the objective is 'val_acc': expected one of accuracy, val_accuracy$"):
+            search(tuner(tmp_path / "one", objective="val_acc", workers=workers))
+        with pytest.raises(InputError, match=r"the objective is 'val_acc': expected one of accuracy, val_accuracy$"):
+            search(tuner(tmp_path / "several", objective=["val_accuracy", "val_acc"], workers=workers))
+
+    @pytest.mark.parametrize("own_fit", [True, False])
+    def test_a_metric_with_a_value_for_each_class_is_named(self, own_fit: bool, tmp_path: Path) -> None:
+        class Looped(Measured):
+            fit = keras_tuner.HyperModel.fit
+
+        hypermodel = (Measured if own_fit else Looped)(lambda: keras.metrics.F1Score(threshold=0.5))
+        one_hot = np.eye(3, dtype="float32")
+        data = (X, Y if own_fit else one_hot[Y])
+        validation = VALIDATION if own_fit else (VALIDATION[0], one_hot[VALIDATION[1]])
+        objective = keras_tuner.Objective("val_f1_score", "max")
+        with pytest.raises(
+            InputError, match=r"the objective is 'val_f1_score', a metric with a value for each class.*average=\"macro\""
+        ):
+            tuner(tmp_path / "whole", hypermodel, objective=objective).search(*data, validation_data=validation, verbose=False)
+        objective = keras_tuner.Objective("val_f1_score_1", "max")
+        found = tuner(tmp_path / "part", hypermodel, objective=objective, max_trials=2)
+        found.search(*data, validation_data=validation, verbose=False)
+        assert [summary.completed for summary in found.ranked()] == [True, True]
+
+    def test_a_macro_average_is_one_number(self, tmp_path: Path) -> None:
+        hypermodel = Measured(lambda: keras.metrics.F1Score(threshold=0.5, average="macro"))
+        found = search(tuner(tmp_path, hypermodel, objective=keras_tuner.Objective("val_f1_score", "max"), max_trials=2))
+        assert [summary.completed for summary in found.ranked()] == [True, True]
+
+
+class TestFirst:
+    @pytest.mark.parametrize(
+        ("first", "message"),
+        [
+            ({"units": 4, "depth": 2}, "first has 'depth': expected 'units', 'activation'"),
+            ({"units": 18}, "first: 'units' is 18: expected 2 to 16"),
+            ({"units": 2.5}, "first: 'units' is 2.5: expected an integer"),
+            ({"units": "4"}, "first: 'units' is '4': expected a number"),
+            ({"activation": "gelu"}, "first: 'activation' is 'gelu': expected one of 'relu', 'tanh'"),
+        ],
+    )
+    def test_what_does_not_fit_the_space_is_refused(self, first: dict[str, Any], message: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=message):
+            search(tuner(tmp_path, first=first))
+        assert not (tmp_path / "journal.jsonl").exists()
+
+    def test_a_value_takes_the_form_that_it_has_in_the_space(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, first={"units": np.float64(8)}, max_trials=1))
+        assert found.summaries["0"].values == {"units": 8, "activation": "relu"}
+        assert type(found.summaries["0"].values["units"]) is int
+
+    def test_it_may_have_names_that_only_its_own_model_has(self, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, Layered(), first={"layers": 3, "units_2": 4}, max_trials=2, replicates=1))
+        assert found.summaries["0"].values == {"layers": 3, "units_0": 2, "units_1": 2, "units_2": 4}
+        with pytest.raises(InputError, match="first has 'units_3': expected 'layers', 'units_0', 'units_1', 'units_2'"):
+            tuner(tmp_path / "other", Layered(), first={"layers": 3, "units_3": 4}).find_space()
+
+    def test_a_name_that_is_not_active_there_is_refused(self, tmp_path: Path) -> None:
+        def build(hp: Any) -> keras.Model:
+            hp.Choice("kind", ["shallow", "deep"])
+            with hp.conditional_scope("kind", ["deep"]):
+                hp.Int("depth", 1, 3)
+            return trained(hp)
+
+        tuner(tmp_path, build, first={"kind": "deep", "depth": 2}).find_space()
+        with pytest.raises(InputError, match="first has 'depth', which is not active with the other values"):
+            tuner(tmp_path, build, first={"depth": 2}).find_space()
+
+
+class Dependent(Wandering):
+    """One name whose range depends on another one."""
+
+    def build(self, hp: Any) -> Any:
+        hp.Int("least", 2, hp.Int("units", 2, 16, step=2))
+        return super().build(hp)
+
+
+class Late(Wandering):
+    """The other range is asked for where the model is trained."""
+
+    def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        hp.Int("units", 2, 99)
+        return super().fit(hp, model, *arguments, **options)
+
+
+class TestRanges:
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_a_name_with_two_ranges_ends_the_search_before_one_is_passed_over(self, strategy: str, tmp_path: Path) -> None:
+        with pytest.raises(
+            InputError, match=r"hyperparameter 'least' is Int 2 to 2 by 1 in one place and Int 2 to .* in another"
+        ):
+            search(tuner(tmp_path, Dependent(), strategy=strategy))
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_it_does_so_where_it_is_trained(self, workers: int, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="hyperparameter 'units' is Int 2 to 16 by 2 in one place and Int 2 to 99"):
+            search(tuner(tmp_path, Late(), workers=workers))
+        assert not list(tmp_path.glob("trial_*"))
+
+
 class TestDynamicSpaces:
     @staticmethod
     def layered(strategy: str, folder: Path) -> Tuner:
@@ -529,7 +715,7 @@ class TestWhatPeopleTry:
             tuner(tmp_path).search(X, Y, epochs=3, verbose=False)
         with pytest.raises(InputError, match="unexpected keyword argument 'batchsize'"):
             tuner(tmp_path, trained).search(X, Y, batchsize=3, verbose=False)
-        with pytest.raises(InputError, match="the objective is 'val_acc': expected one of"):
+        with pytest.raises(InputError, match=r"the objective is 'val_acc': expected one of"):
             search(tuner(tmp_path, objective=keras_tuner.Objective("val_acc", "max")))
 
     def test_a_finished_search_is_read_without_its_data_and_can_be_begun_anew(

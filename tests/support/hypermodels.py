@@ -52,13 +52,17 @@ class Wandering(keras_tuner.HyperModel):  # type: ignore[misc]  # KerasTuner has
         fails: for which values (of "units") a fit raises.
     """
 
+    widest = 16
+
     def __init__(self, log: Path | None = None, fails: Callable[[int], bool] | None = None) -> None:
         super().__init__()
         self.log, self.fails = log, fails
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         return net(
-            keras.layers.Dense(hp.Int("units", 2, 16, step=2, default=5), activation=hp.Choice("activation", ["relu", "tanh"])),
+            keras.layers.Dense(
+                hp.Int("units", 2, self.widest, step=2, default=5), activation=hp.Choice("activation", ["relu", "tanh"])
+            ),
             optimizer="sgd",
         )
 
