@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import os
+import pickle
 import queue
 import secrets
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar
 
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.client import ClosedClientError
+from distributed.deploy import Cluster
 from distributed.protocol.pickle import dumps
 from distributed.utils import get_mp_context
 
 from mnist_tuner.errors import InputError
+from mnist_tuner.search.cluster import Crew, connect
 from mnist_tuner.search.engine import (
     Done,
     EngineLostError,
@@ -38,7 +41,9 @@ from mnist_tuner.search.engine import (
     last_line,
 )
 from mnist_tuner.search.loading import FORKED, prepare_forking
-from mnist_tuner.search.worker import ExperimentPlugin, work
+from mnist_tuner.search.modules import lack_of, pickled
+from mnist_tuner.search.versions import WorkerInfo, of_this_machine
+from mnist_tuner.search.worker import Call, ExperimentPlugin, work
 
 LOST = "its worker died (killed, or out of memory)"
 MOST_STARTS = 2
@@ -47,15 +52,10 @@ MOST_WAITS = 5
 """Work that was still waiting for its turn when the worker died is given out again, this often: it could also have killed the
 worker before word of its beginning had left."""
 
-WORKERS_SECONDS = 30
-NO_WORKERS = (
-    f"the Dask cluster has had no workers for {WORKERS_SECONDS} seconds: start some with: dask worker ADDRESS --nthreads 1"
-)
+WORKERS_SECONDS = 30.0
+"""So long a cluster may be without workers, where nothing else is said."""
 GONE = "the Dask scheduler has gone"
-CONNECT_SECONDS = 5
 RESTART_SECONDS = 30
-COUNT_SECONDS = 2
-"""So often a cluster's workers are counted: some may have come."""
 
 _OURS: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "forkserver" if FORKED else "spawn",
@@ -81,6 +81,9 @@ class _Given:
     """A piece of work that Dask has.
 
     Attributes:
+        future: Dask's; None while there is no worker for it.
+        workers: of somebody's cluster, those that may do it.
+        places: how often it was given to Dask.
         starts: the workers that began with it.
         waits: how often it waited for a worker that died.
         limit: how long it may take.
@@ -88,7 +91,9 @@ class _Given:
     """
 
     spec: Spec
-    future: Future
+    future: Future | None = None
+    workers: frozenset[str] = frozenset()
+    places: int = 0
     starts: list[str] = field(default_factory=list)
     waits: int = 0
     limit: Limit | None = None
@@ -106,35 +111,49 @@ class DaskEngine:
     Args:
         workers: so many processes on this machine (None: one per core), each with one thread; they end with this process,
             however it ends, and talk over TLS with a certificate made for this search.
-        scheduler: the address of a running cluster instead, such as "tcp://host:8786".
-        security: the certificates for it.
+        scheduler: a running cluster instead: an address such as "tcp://host:8786", a `distributed.Client`, or a cluster object.
+            It is left as it is.
+        security: the certificates for it; by default the client's or the cluster's.
+        workers_wait: for so many seconds it may be without workers: before the first one comes, and later.
+        modules: those of the person's own that workers lack: what the experiment needs of them is sent with it.
+        say: tells the person something, in a line, such as that a worker cannot be used.
 
     Raises:
-        InputError: there is no scheduler at that address.
+        InputError: there is no scheduler, or no worker that can be used.
     """
 
     most_growth: ClassVar[float] = 1e9
     """A worker whose memory has grown by so many bytes is replaced."""
 
-    def __init__(self, workers: int | None = None, scheduler: str | None = None, security: Security | None = None) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        scheduler: str | Client | Cluster | None = None,
+        security: Security | None = None,
+        *,
+        workers_wait: float = WORKERS_SECONDS,
+        modules: Sequence[ModuleType] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._topic = f"mnist_tuner-{secrets.token_hex(8)}"
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._given: dict[str, _Given] = {}
-        self._counted, self._workers, self._had_workers = -math.inf, 1, time.monotonic()
+        self._modules = modules
         self._cluster: LocalCluster | None = None
+        self._crew: Crew | None = None
         self._stack = ExitStack()
         for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # for good: some of what it has to say comes after the end
+        self._own_workers = (workers or CPU_COUNT) if scheduler is None else 0
         try:
-            self._own_workers = None if scheduler else workers or CPU_COUNT
-            if self._own_workers:
-                self._start_workers(self._own_workers)
-            self._client = Client(self._cluster or scheduler, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-        except (OSError, TypeError, ValueError) as error:
-            self.close()
             if scheduler is None:
-                raise
-            raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+                self._start_workers(self._own_workers)
+                self._client = Client(self._cluster, set_as_default=False)
+            else:
+                self._client = connect(scheduler, security)
+                self._crew = Crew(self._client, workers_wait, say)
+                with _while_it_lives():
+                    self._crew.until(self._crew.has_heard_from_all)
         except BaseException:
             self.close()
             raise
@@ -155,21 +174,28 @@ class DaskEngine:
             silence_logs=logging.CRITICAL,
             preload=["mnist_tuner.search.worker"],
         )
+        self._cluster.loop.add_callback(self._cluster.scheduler.http_server.stop)  # as each worker does
+
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """All workers that there have been."""
+        return tuple(self._crew.known.values()) if self._crew else (of_this_machine(),)
 
     def begin(self, experiment: Any) -> None:
         """Sends the experiment to the workers, those to come included.
 
         Raises:
-            InputError: the cluster has no workers.
+            InputError: the cluster has no workers that can be used.
             EngineLostError: the scheduler has gone.
         """
-        plugin = ExperimentPlugin(self._topic, dumps(experiment), self.most_growth)
+        plugin = ExperimentPlugin(self._topic, pickled(experiment, self._modules), self.most_growth)
         with _while_it_lives():
-            try:
-                self._client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-            except TimeoutError:
-                raise InputError(NO_WORKERS) from None
-            self._client.register_plugin(plugin, name=self._topic)
+            if self._crew is None:
+                self._client.register_plugin(plugin, name=self._topic)
+            else:
+                crew = self._crew
+                crew.begin(plugin)
+                crew.until(lambda: crew.size > 0)
 
     @property
     def slots(self) -> int:
@@ -178,17 +204,17 @@ class DaskEngine:
         Raises:
             EngineLostError: the cluster's workers have gone, or its scheduler.
         """
-        if self._own_workers:
+        if self._crew is None:
             return self._own_workers
-        now = time.monotonic()
-        if now - self._counted > COUNT_SECONDS:
-            with _while_it_lives():
-                self._counted, self._workers = now, len(self._client.nthreads())
-            if self._workers:
-                self._had_workers = now
-            elif now - self._had_workers > WORKERS_SECONDS:
-                raise EngineLostError(NO_WORKERS)
-        return max(1, self._workers)
+        self._check_scheduler()
+        with _while_it_lives():
+            self._crew.look()
+        if (problem := self._crew.problem) is not None:
+            raise EngineLostError(problem)
+        for key, given in self._given.items():
+            if given.workers.isdisjoint(self._crew.ready) and not (given.future and given.future.done()):
+                self._place(key)
+        return max(1, self._crew.size)
 
     def submit(self, key: str, spec: Spec, limit: Limit | None = None) -> None:
         """Gives it to the scheduler.
@@ -196,14 +222,23 @@ class DaskEngine:
         Raises:
             EngineLostError: that has gone.
         """
-        self._given[key] = _Given(spec, self._future(key, spec), limit=limit)
+        self._given[key] = _Given(spec, limit=limit)
+        self._place(key)
 
-    def _future(self, key: str, spec: Spec, waits: int = 0) -> Future:
-        name = f"{self._topic}-{key}-{waits}"
+    def _place(self, key: str) -> None:
+        """Gives a piece of work to the workers that there are now, whoever had it before."""
+        given, workers = self._given[key], self._crew.ready if self._crew else None
+        given.workers, given.deadline = frozenset(workers or ()), math.inf
+        given.places = place = given.places + 1  # the end of what it was before is not this one's
         with _while_it_lives():
-            future = self._client.submit(work, self._topic, key, spec, key=name, pure=False, retries=0)
-        future.add_done_callback(lambda _: self._events.put({"key": key, "ended": True}))
-        return future
+            self._cancel(given)
+            given.future = None
+            if workers == []:  # to Dask that would mean all
+                return
+            call = dumps(Call(work, self._topic, key, given.spec))
+            name = f"{self._topic}-{key}-{place}"
+            given.future = self._client.submit(pickle.loads, call, key=name, pure=False, retries=0, workers=workers)
+        given.future.add_done_callback(lambda _: self._events.put({"key": key, "ended": place}))
 
     def wait(self, handle: Callable[[Event], None], timeout: float) -> None:
         """Hands on what comes from the workers.
@@ -226,6 +261,8 @@ class DaskEngine:
             if key not in self._given:
                 continue
             if "ended" in event:
+                if event["ended"] != self._given[key].places:  # it has been placed anew since
+                    continue
                 outcome = self._outcome(key)
                 if outcome is None:
                     continue
@@ -239,35 +276,60 @@ class DaskEngine:
                 continue
             self._given[key].starts.append(event["worker"])
             if len(self._given[key].starts) > MOST_STARTS:
-                self._given.pop(key).future.cancel(force=True)
+                self._cancel(self._given.pop(key))
                 handle(Failed(key, LOST, event["worker"]))
                 return
             handle(Started(key, event["worker"]))
 
     def _outcome(self, key: str) -> Event | None:
-        """What became of a piece of work; None: it had been waiting for a worker that died, and is given out again."""
-        given = self._given.pop(key)
+        """What became of a piece of work; None: it had been waiting for a worker that died, or was begun by one that cannot do
+        it, and is given out again."""
+        given = self._given[key]
         future, worker = given.future, (given.starts or [""])[-1]
+        assert future is not None
         try:
             result, worker, has_grown = future.result()
         except KilledWorker as error:
-            if error.last_worker.address in given.starts or given.waits == MOST_WAITS:
-                return Failed(key, LOST, worker)
-            waits = given.waits + 1
-            self._given[key] = _Given(given.spec, self._future(key, given.spec, waits), given.starts, waits, given.limit)
-            return None
+            if error.last_worker.address not in given.starts and given.waits < MOST_WAITS:
+                given.waits += 1
+                self._place(key)
+                return None
+            event: Event = Failed(key, LOST, worker)
         except Exception as error:
             if isinstance(error, InputError) or is_full_disk(error):
                 raise
             if future.status != "error":
                 raise EngineLostError(f"{GONE}, and with it what was running") from error
-            return Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
-        finally:
-            future.release()
-        if has_grown and self._own_workers:
-            with suppress(Exception):  # one without a nanny cannot be
-                self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
-        return Done(key, result, worker)
+            if (lack := lack_of(error, self._modules)) is not None:
+                self._refuse(getattr(error, "worker", worker), lack)
+                given.starts = given.starts[:-1]
+                self._place(key)
+                return None
+            event = Failed(key, last_line(error), worker, "".join(traceback.format_exception(error)))
+        else:
+            event = Done(key, result, worker)
+            if has_grown and self._own_workers:
+                with suppress(Exception):  # one without a nanny cannot be
+                    self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
+        del self._given[key]
+        future.release()
+        return event
+
+    def _refuse(self, worker: str, reason: str) -> None:
+        """Does without a worker.
+
+        Raises:
+            InputError: there is no other.
+        """
+        if self._crew is None:
+            raise InputError(f"the workers cannot be used: {reason}")
+        self._crew.refuse(worker, reason)
+        if not self._crew.is_worth_waiting:
+            raise InputError(self._crew.complaint)
+
+    def _cancel(self, *given: _Given) -> None:
+        if futures := [each.future for each in given if each.future is not None]:
+            self._client.cancel(futures, force=True)
 
     def _end(self, key: str) -> Event:
         """Ends a piece of work that takes too long: its worker is killed, and its nanny starts another.
@@ -276,7 +338,7 @@ class DaskEngine:
         """
         given = self._given.pop(key)
         worker = given.starts[-1]
-        given.future.cancel(force=True)
+        self._cancel(given)
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
                 if nanny.worker_address == worker and nanny.pid:
@@ -303,8 +365,9 @@ class DaskEngine:
                     if nanny.pid:
                         os.kill(nanny.pid, signal.SIGKILL)
             elif hasattr(self, "_client") and self._client.status == "running":
-                self._client.cancel([given.future for given in self._given.values()], force=True)
-                self._client.unregister_worker_plugin(self._topic)
+                self._cancel(*self._given.values())
+                if self._crew is not None:
+                    self._crew.close()
         with suppress(Exception):
             if hasattr(self, "_client"):
                 self._client.close(timeout=2)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.search.trial import Observer, Reporter
+from mnist_tuner.search.versions import WorkerInfo, of_this_machine
 
 ATTEMPTS = 2
 """So often a piece of work that fails is tried."""
@@ -119,6 +120,10 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many pieces of work it is worth giving at a time."""
 
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """All workers that there have been, as far as they have told of themselves."""
+
     def begin(self, experiment: Any) -> None:
         """Takes what all pieces of work have in common, such as a search's experiment: each worker is sent it once."""
 
@@ -147,6 +152,11 @@ class InlineEngine:
     def __init__(self) -> None:
         self.experiment: Any = None
         self._queue: deque[tuple[str, Spec, Limit | None]] = deque()
+
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """This process."""
+        return (of_this_machine(),)
 
     def begin(self, experiment: Any) -> None:
         """Takes it."""

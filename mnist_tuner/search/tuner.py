@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras_tuner
@@ -33,7 +34,8 @@ from mnist_tuner.trainer.keras_fit import fit_keras_model
 
 if TYPE_CHECKING:
     import keras
-    from distributed import Security
+    from distributed import Client, Security
+    from distributed.deploy import Cluster
     from rich.console import Console
 
 ASKED_AHEAD = 256
@@ -59,8 +61,12 @@ class Tuner:
         first: values of the first trial that differ from the hyperparameters' defaults.
         workers: processes on this machine; "auto" for one per core, 0 to run in this one, for debugging: with the threads and the
             XLA flags that it has, so that the last bits may differ.
-        scheduler: the address of a running Dask cluster instead.
-        security: the certificates for it.
+        scheduler: a running Dask cluster instead: its scheduler's address, a `distributed.Client`, or a cluster object such as
+            LocalCluster, SLURMCluster or KubeCluster. It is used, and left as it is.
+        security: the certificates for it; by default those of the client or the cluster object.
+        workers_wait: so long the cluster may be without workers, such as "10m": before the first one comes, and later.
+        modules: of your own that the cluster's workers lack (``modules=[my_layers]``): what the hypermodel and the data take from
+            them is sent along, by value.
         trial_time: a trial that takes longer, such as "10m", is ended with its worker, and has failed; with ``workers=0`` it is
             ended at the end of an epoch. May be another one when the search goes on.
         directory: the search's folder.
@@ -88,8 +94,10 @@ class Tuner:
         seed: int = 0,
         first: Mapping[str, Any] | None = None,
         workers: Literal["auto"] | int = "auto",
-        scheduler: str | None = None,
+        scheduler: str | Client | Cluster | None = None,
         security: Security | None = None,
+        workers_wait: str = "30s",
+        modules: Sequence[ModuleType] = (),
         trial_time: str | None = None,
         directory: str | Path = "search",
         overwrite: bool = False,
@@ -105,6 +113,13 @@ class Tuner:
                 raise InputError(f"{name} is {value!r}: expected {low:,} to {high:,}")
         if strategy not in STRATEGIES:
             raise InputError(f"strategy is {strategy!r}: expected {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}")
+        for module in modules:
+            if not isinstance(module, ModuleType):
+                raise InputError(f"modules has {module!r}: expected imported modules: import my_layers; modules=[my_layers]")
+        try:
+            self.workers_wait = parse_duration(workers_wait).total_seconds()
+        except ValueError as error:
+            raise InputError(f"workers_wait: {error}") from None
         if max_trials is None and strategy in ("random", "bayesian"):
             max_trials = 16
         try:
@@ -113,7 +128,7 @@ class Tuner:
             raise InputError(f"trial_time is {trial_time!r}: expected a duration such as 90s, 10m or DD:HH:MM:SS") from None
         self.hypermodel = _as_hypermodel(hypermodel)
         self.strategy, self.max_trials, self.epochs, self.replicates, self.seed = strategy, max_trials, epochs, replicates, seed
-        self.workers, self.scheduler, self.security = workers, scheduler, security
+        self.workers, self.scheduler, self.security, self.modules = workers, scheduler, security, tuple(modules)
         self.first = dict(first or {})
         self.folder = Path(directory)
         self._overwrite = overwrite
@@ -191,7 +206,7 @@ class Tuner:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.callback(os.close, lock_folder(self.folder))
             if engine is None:
-                engine = self.make_engine()
+                engine = self.make_engine((console or _console()) if verbose else None)
                 stack.callback(engine.close)
             if self._overwrite:
                 Study.remove(self.folder)
@@ -245,17 +260,31 @@ class Tuner:
             raise
         return notes
 
-    def make_engine(self) -> Engine:
+    def make_engine(self, console: Console | None = None) -> Engine:
         """What `workers` and `scheduler` ask for; it is running.
 
+        Args:
+            console: is told of workers that cannot be used.
+
         Raises:
-            InputError: there is no scheduler at that address.
+            InputError: there is no scheduler, or no worker that can be used.
         """
         if self.scheduler is None and self.workers == 0:
             return InlineEngine()
         from mnist_tuner.search.dask_engine import DaskEngine
 
-        return DaskEngine(None if self.workers == "auto" else self.workers, self.scheduler, self.security)
+        def say(line: str) -> None:
+            if console is not None:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        return DaskEngine(
+            None if self.workers == "auto" else self.workers,
+            self.scheduler,
+            self.security,
+            workers_wait=self.workers_wait,
+            modules=self.modules,
+            say=say,
+        )
 
     def _driver(self, study: Study, engine: Engine, observer: Observer, first_alone: bool, deadline: float | None) -> Driver:
         return Driver(
@@ -276,10 +305,8 @@ class Tuner:
 
     def display(self, console: Console | None, engine: Engine) -> SearchDisplay:
         """A display of this search."""
-        from rich.console import Console as RichConsole
-
         return SearchDisplay(
-            console or RichConsole(),
+            console or _console(),
             objective=self.objective,
             direction=self.direction,
             total=self.total,
@@ -336,9 +363,7 @@ class Tuner:
 
     def results_summary(self, num_trials: int = 10, console: Console | None = None) -> None:
         """Prints the best trials."""
-        from rich.console import Console as RichConsole
-
-        console = console or RichConsole()
+        console = console or _console()
         trials = self.ranked()[:num_trials]
         console.print(trial_table(trials, self.objective))
         note = score_note(trials)
@@ -430,6 +455,12 @@ class Tuner:
             "options": fingerprint(experiment.options),
             "concurrency": concurrency,
         }
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
 
 
 def _as_hypermodel(given: Any) -> keras_tuner.HyperModel:

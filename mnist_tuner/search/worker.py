@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from distributed import Worker, WorkerPlugin, get_worker
 
+from mnist_tuner.search.engine import last_line
 from mnist_tuner.search.loading import begin_loading, finish_loading
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ _one_at_a_time = threading.Lock()
 
 def dask_setup(worker: Worker) -> None:
     """Called by Dask when one of our own workers has started."""
+    worker.http_server.stop()  # which serves nothing, to everybody on this machine
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     if os.environ.get("MNIST_TUNER_WORKER_OUTPUT") != "show":  # a progress bar of somebody's fit would tear the table
@@ -45,6 +49,20 @@ def set_generators_apart() -> None:
             module.random = random.Random()  # type: ignore[attr-defined]
 
 
+class LackingModuleError(Exception):
+    """A worker cannot load the experiment: it lacks a module that the experiment needs, or has another one of that name.
+
+    Attributes:
+        worker: its address.
+        module: the module's name, where that is known.
+        reason: what was raised there.
+    """
+
+    def __init__(self, worker: str, module: str | None, reason: str) -> None:
+        super().__init__(worker, module, reason)
+        self.worker, self.module, self.reason = worker, module, reason
+
+
 class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Brings an experiment to each worker, those that come later included.
 
@@ -60,20 +78,31 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         self.experiment: Any = None
         self.most_growth = most_growth
         self.memory = 0
+        self.address = ""
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask."""
+        self.address = worker.address
         begin_loading()
         set_generators_apart()
 
     def get(self) -> Any:
-        """The experiment, unpickled at its first use."""
+        """The experiment, unpickled at its first use.
+
+        Raises:
+            LackingModuleError: it cannot be.
+        """
         finish_loading()
         if self.experiment is None:
             set_generators_apart()
             from distributed.protocol.pickle import loads
 
-            self.experiment = loads(self.pickled)
+            try:
+                self.experiment = loads(self.pickled)
+            except (ImportError, AttributeError) as error:  # a module is missing, or something in it
+                named = re.search(r"module '([^']+)'", str(error))
+                module = error.name if isinstance(error, ImportError) else named and named[1]
+                raise LackingModuleError(self.address, module, last_line(error)) from error
             self.pickled = b""
             self.memory = _memory()
         return self.experiment
@@ -84,8 +113,29 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         return _memory() - self.memory > self.most_growth
 
 
+async def give(plugin: ExperimentPlugin, dask_worker: Worker) -> None:
+    """Gives a worker of somebody's cluster an experiment; Dask says which."""
+    await dask_worker.plugin_add(plugin, name=plugin.name, catch_errors=False)
+
+
+async def take_away(name: str, dask_worker: Worker) -> None:
+    """Takes an experiment away from it again."""
+    await dask_worker.plugin_remove(name)
+
+
 def _memory() -> int:
     return int(psutil.Process().memory_info().rss)
+
+
+class Call:
+    """What, unpickled, is a function's result: its name and arguments are read in a worker only, not in the scheduler, which
+    needs neither this package nor anything else of the search."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, self.arguments
 
 
 def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:

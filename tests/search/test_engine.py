@@ -107,7 +107,7 @@ def test_a_worker_without_a_nanny_leaves_somebodys_cluster() -> None:
 
 
 def test_a_scheduler_that_has_gone_is_said_whatever_is_asked_of_it() -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0") as cluster:
         engine = DaskEngine(scheduler=cluster.scheduler_address)
         engine.begin("what they have in common")
     with closing(engine):
