@@ -151,7 +151,7 @@ def _print_json(document: dict[str, Any]) -> None:
     print(to_json(document), end="", flush=True)
 
 
-def _check_duration(text: str | None) -> None:
+def _check_duration(text: str | None, option: str = "--max-time") -> None:
     if text is None:
         return
     from mnist_tuner.trainer.duration import parse_duration
@@ -159,7 +159,7 @@ def _check_duration(text: str | None) -> None:
     try:
         parse_duration(text)
     except ValueError as error:
-        raise InputError(f"--max-time: {error}") from None
+        raise InputError(f"{option}: {error}") from None
 
 
 Model = Annotated[
@@ -211,6 +211,9 @@ def search(
     max_time: Annotated[
         str | None, Option("Begin no trial after this long: 90s, 10m, DD:HH:MM:SS.", unset="no limit", panel=RUN)
     ] = None,
+    workers_wait: Annotated[
+        str | None, Option("How long a cluster may be without workers: 90s, 10m, DD:HH:MM:SS.", unset="30s", panel=RUN)
+    ] = None,
     resume: Annotated[
         Path | None,
         Option("Folder of a search to go on with, with its own options.", unset="a new search", complete=_runs, panel=RUN),
@@ -223,12 +226,14 @@ def search(
     from mnist_tuner.runner import searching
 
     _check_duration(max_time)
+    _check_duration(workers_wait, "--workers-wait")
     config = searching.resumed_config(resume, given) if resume else SearchConfig(**asked)
     searching.search(
         config,
         Terminal(stderr=json),
         resume=resume,
         max_time=max_time,
+        workers_wait=workers_wait,
         quiet=quiet,
         began=_began,
         at_end=lambda report: _print_json(report.to_dict()) if json else None,

@@ -196,7 +196,8 @@ class SearchConfig(Options):
                 parse_duration(self.trial_time)
             except ValueError as error:
                 raise InputError(f"--trial-time: {error}") from None
-        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+/?", self.scheduler):
+        address = r"(tcp|tls|ws|wss|ucxx?)://[^/\s]+:\d+/?|(inproc|gateway)://\S+"
+        if self.scheduler is not None and not re.fullmatch(address, self.scheduler):
             raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
         if self.scheduler is not None and self.workers is not None:
             raise InputError(f"--workers is {self.workers} and --scheduler {self.scheduler}: give one of them")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from rich.console import ConsoleRenderable, Group, RenderableType
 from rich.table import Table
@@ -14,6 +15,7 @@ from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
 from mnist_tuner.search.display import score_note, trial_table
 from mnist_tuner.search.trial import ranked
+from mnist_tuner.search.versions import WorkerInfo
 
 MOST_ROWS = 40
 """With more trials than this the table shows the best of them only."""
@@ -26,6 +28,8 @@ def setting(report: SearchReport) -> Table:
     processes = plural(report.workers, "worker") if report.workers else "no workers"
     where = f" of {config['scheduler']}" if config["scheduler"] else ""
     table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
+    if config["scheduler"] and (about := about_workers(report.worker_info)):
+        table.add_row("Workers", Text(about))
     if data is not None:
         add_data(table, data)
     low, high, step = config["widths"]
@@ -34,6 +38,18 @@ def setting(report: SearchReport) -> Table:
     effort = f"{plural(config['replicates'], 'replicate')} each, {plural(config['epochs'], 'epoch')}"
     table.add_row("Search", f"{config['strategy']}: {trials}, {effort}, seed {report.seed}")
     return table
+
+
+def about_workers(workers: Sequence[WorkerInfo]) -> str:
+    """What there is to say of a cluster's workers, besides their number: that their processors differ, that some were refused."""
+    kinds = Counter(worker.processor for worker in workers if worker.refused is None)
+    refused = sum(worker.refused is not None for worker in workers)
+    parts = []
+    if len(kinds) > 1:
+        parts.append(f"{'; '.join(f'{number} x {kind}' for kind, number in kinds.items())}: last bits may differ between them")
+    if refused:
+        parts.append(f"{refused} refused (run.json says why)")
+    return "; ".join(parts)
 
 
 def heading(report: SearchReport) -> list[RenderableType]:

@@ -15,6 +15,7 @@ from mnist_tuner.reports.comparison import Comparison, Contestant, net_name
 from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
 from mnist_tuner.reports.statistics import expected_maximum, narrowest_within, pooled_sd
 from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.versions import WorkerInfo
 
 OBJECTIVE = "val_accuracy"
 
@@ -83,6 +84,7 @@ class SearchReport:
             images; None until then, and no winner where it is the baseline.
         comparison: of the two.
         looked_before: nets that had won, and had been measured on the test images, before the search was resumed.
+        worker_info: each worker that there has been, those that were refused included.
         test: what the winner (or the baseline, where it is the winner) makes of each class.
     """
 
@@ -102,6 +104,7 @@ class SearchReport:
     winner: Contestant | None = None
     comparison: Comparison | None = None
     looked_before: tuple[str, ...] = ()
+    worker_info: tuple[WorkerInfo, ...] = ()
     test: ClassificationReport | None = None
     timing: SearchTiming | None = None
     stopped: str | None = None
@@ -214,6 +217,7 @@ class SearchReport:
             "config": self.config,
             "device": self.device,
             "workers": self.workers,
+            "worker_info": [asdict(worker) for worker in self.worker_info],
             "space": self.space,
             "total": self.total,
             "trials": [_trial(trial) for trial in self.trials],

@@ -30,7 +30,8 @@ from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 from mnist_tuner.trainer.live import Status, status
 
 if TYPE_CHECKING:
-    from distributed import Security
+    from distributed import Client, Security
+    from distributed.deploy import Cluster
 
     from mnist_tuner.runner.trainings import TrainingResult
     from mnist_tuner.search.engine import Engine
@@ -79,7 +80,9 @@ def search(
     *,
     resume: Path | None = None,
     max_time: str | None = None,
+    scheduler: str | Client | Cluster | None = None,
     security: Security | None = None,
+    workers_wait: str | None = None,
     quiet: bool = False,
     began: float | None = None,
     at_end: Callable[[SearchReport], None] = lambda report: None,
@@ -91,7 +94,9 @@ def search(
         console: where the report goes; by default the standard output, or the notebook's cell.
         resume: the folder of a search with this configuration, to go on with that.
         max_time: no trial is begun after this long, such as "10m".
-        security: the certificates for ``config.scheduler``.
+        scheduler: a Dask cluster, instead of ``config.scheduler``: its address, a `distributed.Client`, or a cluster object.
+        security: the certificates for it; by default those of the client or the cluster object.
+        workers_wait: so long the cluster may be without workers, such as "10m"; by default 30 seconds.
         quiet: whether it is just the result.
         began: when the process began, by ``time.perf_counter()``; by default now.
         at_end: is given the report, also where the search fails or is interrupted (but not after bad input).
@@ -103,12 +108,18 @@ def search(
         OSError: a file could not be written; the search can be resumed.
     """
     config = config or SearchConfig()
+    if scheduler is not None:
+        from mnist_tuner.search.cluster import address_of
+
+        config = replace(config, scheduler=address_of(scheduler))
+    if workers_wait is not None and config.scheduler is None:
+        raise InputError("--workers-wait is for a cluster's workers: give --scheduler as well, or leave it out")
     begin = partial(SearchReport, workers=0, space=[])
     name = f"{config.strategy}-{'-'.join(map(str, config.widths))}"
     packages = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy", "scikit-learn", "distributed")
     with session(config, begin, name, packages, console=console, resume=resume, quiet=quiet, began=began, at_end=at_end) as run:
         steps = run.steps = _Search(run)
-        steps.load(security)
+        steps.load(scheduler or config.scheduler, security, workers_wait or "30s")
         run.write_options()
         steps.search(max_time)
         steps.compare()
@@ -127,7 +138,7 @@ class _Search(Steps):
         run.seconds |= {"search_s": 0.0, "final_s": 0.0}
         self.rate = 0.0
 
-    def load(self, security: Security | None) -> None:
+    def load(self, scheduler: str | Client | Cluster | None, security: Security | None, workers_wait: str) -> None:
         """Loads TensorFlow and the data, while the process that workers are forked from loads it, too; starts the workers."""
         from mnist_tuner.search.loading import prepare_forking
 
@@ -139,8 +150,8 @@ class _Search(Steps):
             load_tensorflow(threads=1, cached=False)
             load_keras_tuner(bayesian=config.strategy == "bayesian")
             dataset, _ = reading.result()
-            self.tuner = self._make_tuner(dataset, security)
-            self.engine: Engine = self.tuner.make_engine()
+            self.tuner = self._make_tuner(dataset, scheduler=scheduler, security=security, workers_wait=workers_wait)
+            self.engine: Engine = self.tuner.make_engine(run.console)
             run.stack.callback(self.engine.close)
         try:
             self.data = MNISTDataModule(dataset, BATCH_SIZE, VAL_FRACTION, split_seed=config.seed)
@@ -151,11 +162,12 @@ class _Search(Steps):
         self.tuner.find_space()
         space = self.tuner.oracle.hyperparameters.get_config()["space"]
         run.know(data=summarize(self.data), workers=self.engine.slots, space=space, total=self.tuner.total)
+        run.know(worker_info=self.engine.workers)
         if not run.before:
             run.write_manifest()
         run.console.print(setting(run.report))
 
-    def _make_tuner(self, dataset: Dataset, security: Security | None) -> Tuner:
+    def _make_tuner(self, dataset: Dataset, **where: Any) -> Tuner:
         from mnist_tuner.mnist import WidthHyperModel
         from mnist_tuner.search.tuner import Tuner
 
@@ -170,10 +182,9 @@ class _Search(Steps):
             replicates=config.replicates,
             seed=config.seed,
             workers="auto" if config.workers is None else config.workers,
-            scheduler=config.scheduler,
-            security=security,
             trial_time=config.trial_time,
             directory=self.run.folder / "study",
+            **where,
         )
 
     def search(self, max_time: str | None) -> None:
@@ -189,7 +200,7 @@ class _Search(Steps):
                 run.seconds["search_s"] = time.perf_counter() - started
                 self.rate = display.trials_per_minute
                 trials = sorted(tuner.summaries.values(), key=lambda trial: trial.trial_id)
-                run.know(trials=tuple(trials))
+                run.know(trials=tuple(trials), worker_info=self.engine.workers)
         if not tuner.complete:
             run.know(stopped=f"after {max_time}; --resume goes on")
         (run.folder.path / "study" / "trials.csv").replace(run.folder / "trials.csv")
@@ -223,6 +234,7 @@ class _Search(Steps):
                 observer=_Comparison(line, len(configs)),
             )
         self._judge(nets, drawn, trainings)
+        run.know(worker_info=self.engine.workers)
         run.know(looked_before=tuple("-".join(map(str, units)) for units in dict.fromkeys(looked) if units not in nets))
         run.seconds["final_s"] = time.perf_counter() - started
 

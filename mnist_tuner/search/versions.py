@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
             return None
 
     try:
-        from mnist_tuner import __version__ as own_version
+        from mnist_tuner._version import __version__ as own_version
     except ImportError:
         own_version = ""
     try:
