@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import pickle
 import queue
@@ -204,8 +205,17 @@ class DaskEngine:
         Raises:
             EngineLostError: the cluster's workers have gone, or its scheduler.
         """
+        self._tend()
+        return max(1, self._crew.size) if self._crew else self._own_workers
+
+    def _tend(self) -> None:
+        """Sees which of somebody's workers there are, and gives them the work of those that have gone.
+
+        Raises:
+            EngineLostError: they have all gone, or the scheduler.
+        """
         if self._crew is None:
-            return self._own_workers
+            return
         self._check_scheduler()
         with _while_it_lives():
             self._crew.look()
@@ -214,7 +224,6 @@ class DaskEngine:
         for key, given in self._given.items():
             if given.workers.isdisjoint(self._crew.ready) and not (given.future and given.future.done()):
                 self._place(key)
-        return max(1, self._crew.size)
 
     def submit(self, key: str, spec: Spec, limit: Limit | None = None) -> None:
         """Gives it to the scheduler.
@@ -235,7 +244,7 @@ class DaskEngine:
             given.future = None
             if workers == []:  # to Dask that would mean all
                 return
-            call = dumps(Call(work, self._topic, key, given.spec))
+            call = dumps(Call(work, self._topic, key, dumps(given.spec)))
             name = f"{self._topic}-{key}-{place}"
             given.future = self._client.submit(pickle.loads, call, key=name, pure=False, retries=0, workers=workers)
         given.future.add_done_callback(lambda _: self._events.put({"key": key, "ended": place}))
@@ -244,11 +253,12 @@ class DaskEngine:
         """Hands on what comes from the workers.
 
         Raises:
-            EngineLostError: the scheduler has gone.
+            EngineLostError: the scheduler has gone, or all workers.
         """
+        self._tend()
         deadline = time.monotonic() + timeout
         for key, given in self._given.items():
-            if deadline - timeout > given.deadline and not given.future.done():
+            if deadline - timeout > given.deadline and given.future and not given.future.done():
                 handle(self._end(key))
                 return
         while True:

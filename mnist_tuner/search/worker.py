@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from distributed import Worker, WorkerPlugin, get_worker
+from distributed.protocol.pickle import loads
 
 from mnist_tuner.search.engine import last_line
 from mnist_tuner.search.loading import begin_loading, finish_loading
@@ -95,8 +96,6 @@ class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         finish_loading()
         if self.experiment is None:
             set_generators_apart()
-            from distributed.protocol.pickle import loads
-
             try:
                 self.experiment = loads(self.pickled)
             except (ImportError, AttributeError) as error:  # a module is missing, or something in it
@@ -138,8 +137,11 @@ class Call:
         return self.function, self.arguments
 
 
-def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
-    """Does a piece of work in a worker; returns its result, the worker's address, and whether it asks to be replaced."""
+def work(name: str, key: str, pickled: bytes) -> tuple[Any, str, bool]:
+    """Does a piece of work in a worker; returns its result, the worker's address, and whether it asks to be replaced.
+
+    It comes pickled, since what it consists of may import TensorFlow, which another thread may be loading.
+    """
     worker = get_worker()
     topic = partial(worker.log_event, name)
     plugin = worker.plugins[name]
@@ -147,6 +149,7 @@ def work(name: str, key: str, spec: Spec) -> tuple[Any, str, bool]:
     with _one_at_a_time:  # they seed the whole process
         topic({"key": key, "worker": worker.address})
         experiment = plugin.get()
+        spec: Spec = loads(pickled)
         topic({"key": key, "loaded": True})
         try:
             result = spec.run(experiment, lambda content: topic({"key": key, "reported": content}))

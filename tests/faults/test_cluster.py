@@ -6,23 +6,18 @@ import datetime
 import json
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mnist_tuner.search import dask_engine
 from tests.faults.test_killed_searches import check_poisoned, poisoned
 from tests.support.called import refused
+from tests.support.clusters import cluster_of
 from tests.support.commands import DEADLINE, environment, mnist_tuner
 from tests.support.searches import (
     TRIALS,
@@ -39,55 +34,6 @@ from tests.support.searches import (
 )
 
 pytestmark = pytest.mark.slow
-
-
-class Cluster:
-    """A scheduler and its workers, each a process of its own.
-
-    Args:
-        folder: for their files.
-        workers: so many, each with a nanny that starts it again.
-        protocol: "tcp" or "tls".
-        settings: more environment variables.
-    """
-
-    def __init__(self, folder: Path, workers: int, protocol: str = "tcp", **settings: str) -> None:
-        self.folder, self.settings = folder, settings
-        self.stack = ExitStack()
-        file = folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--scheduler-file", file, "--port", "0", "--protocol", protocol)
-        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
-        self.address: str = json.loads(file.read_text())["address"]
-        self.nannies = [self._start("worker", self.address, "--nthreads", "1") for _ in range(workers)]
-
-    def _start(self, kind: str, *options: str | Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", kind, *map(str, options), "--host", "127.0.0.1", "--no-dashboard"]
-        log = self.stack.enter_context((self.folder / f"{kind}.log").open("ab"))
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment(**self.settings), cwd=self.folder)
-
-    def workers(self) -> list[psutil.Process]:
-        """The processes that do the work."""
-        processes = [child for nanny in self.nannies for child in psutil.Process(nanny.pid).children()]
-        return [process for process in processes if "spawn_main" in " ".join(process.cmdline())]
-
-    def close(self) -> None:
-        """Ends all of it."""
-        for process in [self.scheduler, *self.nannies]:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            for each in [process, *children]:
-                each.kill()
-            process.wait()
-        self.stack.close()
-
-
-@contextmanager
-def cluster_of(workers: int, folder: Path, protocol: str = "tcp", **settings: str) -> Iterator[Cluster]:
-    folder.mkdir()
-    cluster = Cluster(folder, workers, protocol, **settings)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
 
 
 def on_cluster(address: str, undisturbed: Undisturbed, output: Path) -> list[str]:
@@ -159,15 +105,35 @@ def test_an_address_without_a_scheduler_is_refused_in_one_line(undisturbed: Undi
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cluster_without_workers_is_refused_in_one_line_that_says_what_to_do(
-    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dask_engine, "WORKERS_SECONDS", 1)
+def test_a_cluster_without_workers_is_refused_in_one_line_that_says_what_to_do(undisturbed: Undisturbed, tmp_path: Path) -> None:
     with cluster_of(0, tmp_path / "cluster") as cluster:
-        line = refused(*on_cluster(cluster.address, undisturbed, tmp_path / "runs"))
-    assert "the Dask cluster has had no workers for" in line
+        line = refused(*on_cluster(cluster.address, undisturbed, tmp_path / "runs"), "--workers-wait", "1.5s")
+    assert "the Dask cluster has had no workers for 1.5 seconds" in line
     assert "dask worker" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_driver_that_is_killed_goes_on_with_the_same_scheduler_and_with_a_worker_that_comes_in_meanwhile(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with cluster_of(1, tmp_path / "cluster") as cluster:
+        with launched(*on_cluster(cluster.address, undisturbed, tmp_path / "runs")) as process:
+            wait_for_trials(process, 1)
+            process.kill()
+            process.wait()
+        run = run_in(tmp_path / "runs")
+        kept = [line for line in journal(run) if line.endswith("\n")]
+        with launched("search", "--resume", run) as process:  # there, that is
+            wait_for_trials(process, 1)
+            cluster.add_worker()
+            _, errors = process.communicate(timeout=DEADLINE)
+            assert (process.returncode, errors) == (0, "")
+    assert journal(run)[: len(kept)] == kept
+    assert outcome(run) == undisturbed.outcome("random")
+    check_folder(run, TRIALS["random"])
+    told = json.loads((run / "run.json").read_text())["worker_info"]
+    assert told
+    assert all(worker["address"].startswith("tcp://127.0.0.1:") and worker["refused"] is None for worker in told)
 
 
 def certificates(folder: Path) -> dict[str, str]:

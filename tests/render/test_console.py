@@ -364,6 +364,16 @@ def test_a_run_that_was_interrupted_says_so_and_shows_how_far_it_came() -> None:
     assert "The run is failed: no [bold] disk" in text
 
 
+def test_workers_that_differ_or_were_refused_are_said_above_a_search() -> None:
+    report = samples.search(10)
+    on_a_cluster = replace(report, config={**report.config, "scheduler": "tcp://a:1"}, worker_info=samples.WORKERS)
+    shown = words(printed(search_console.setting(on_a_cluster), 200))
+    kinds = "1 x A processor, avx2; 1 x Another, avx512f: last bits may differ between them"
+    assert f"Workers {kinds}; 1 refused (run.json says why)" in shown
+    alike = replace(on_a_cluster, worker_info=samples.WORKERS[:1] * 2)
+    assert "Workers" not in words(printed(search_console.setting(alike), 200))
+
+
 def test_a_search_that_was_interrupted_shows_its_trials_and_no_comparison() -> None:
     report = samples.unjudged_search(10)
     text = words([line for part in parts_of(report) for line in printed(part)])

@@ -49,6 +49,7 @@ BUILT: dict[str, Callable[[], RunReport | SearchReport]] = {
     "a search that found nothing": lambda: samples.search(10, 3, 0.0),
     "a search that the baseline won": lambda: replace(samples.search(10), winner=None, comparison=None),
     "a search that has looked before": lambda: replace(samples.search(10), looked_before=("64-32", "96-96")),
+    "a search on a cluster": lambda: replace(samples.search(10), worker_info=samples.WORKERS),
     "a search that was interrupted": lambda: samples.unjudged_search(12),
     "a search that is running": lambda: replace(samples.unjudged_search(2), status="running", trials=(), curves=(), timing=None),
     "a search whose number of trials nobody knows": lambda: replace(samples.search(10), total=None, stopped="after 10m"),

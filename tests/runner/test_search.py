@@ -283,7 +283,7 @@ def test_help_has_an_example_and_every_option() -> None:
     assert "Example: mnist-tuner search" in shown
     for option in (
         *("--strategy", "--trials", "--epochs", "--replicates", "--widths", "--workers", "--scheduler", "--seed", "--max-time"),
-        "--trial-time",
+        *("--trial-time", "--workers-wait"),
         *("--data", "--output", "--resume", "--json", "--quiet"),
     ):
         assert option in shown
@@ -307,6 +307,8 @@ def test_help_has_an_example_and_every_option() -> None:
             ["--trial-time", "never"],
             "--trial-time: 'never' is not a duration: expected DD:HH:MM:SS, or a number with s, m, h or d",
         ),
+        (["--workers-wait", "never", "--scheduler", "tcp://x:1"], "--workers-wait: 'never' is not a duration"),
+        (["--workers-wait", "10m"], "--workers-wait is for a cluster's workers: give --scheduler as well"),
         (["--scheduler", "nonsense://x:1"], "--scheduler is 'nonsense://x:1': expected an address such as tcp://host:8786"),
         (["--scheduler", "host"], "--scheduler is 'host'"),  # without a port
         (["--resume", "nowhere"], "nowhere: no folder of a run (it has no run.json)"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 from distributed import LocalCluster
 
@@ -104,6 +106,27 @@ def test_a_worker_without_a_nanny_leaves_somebodys_cluster() -> None:
             with dask_worker(address, "--no-nanny"):
                 assert isinstance(outcomes(engine, 1)["next"], Done)
             first.wait(DEADLINE)
+
+
+def test_on_this_machine_nothing_listens_but_what_asks_for_a_certificate() -> None:
+    def listening() -> set[int]:
+        connections = (
+            connection
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+            for connection in process.net_connections(kind="inet")
+        )
+        return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+    before = listening()
+    with closing(DaskEngine(1)) as engine:
+        engine.begin("what they have in common")
+        ports = listening() - before
+        assert len(ports) == 3  # the scheduler's, the worker's and its nanny's
+        for port in ports:
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    assert not connection.recv(100).startswith(b"HTTP")
 
 
 def test_a_scheduler_that_has_gone_is_said_whatever_is_asked_of_it() -> None:

@@ -25,6 +25,7 @@ from mnist_tuner.reports.search import Curve, SearchReport, SearchTiming
 from mnist_tuner.reports.statistics import accuracy_interval
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.search.versions import WorkerInfo
 
 VERSIONS = {"mnist_tuner": "1.2.3", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", "python": "3.12.1"}
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -184,6 +185,13 @@ def with_curves(report: SearchReport) -> SearchReport:
     """The same with the curves of the trials that it speaks of."""
     spoken_of = {each.trial_id: each for each in (report.best, report.recommended, report.first) if each and each.completed}
     return replace(report, curves=tuple(map(curve_of, spoken_of.values())))
+
+
+WORKERS = (
+    WorkerInfo("tcp://10.0.0.1:40001", "A processor, avx2", {"python": "3.11.7", "mnist_tuner": "0.1.0"}),
+    WorkerInfo("tcp://10.0.0.2:40001", "Another, avx512f", {"python": "3.11.7", "mnist_tuner": "0.1.0"}),
+    WorkerInfo("tcp://10.0.0.3:40001", "A processor, avx2", {"python": "3.12.1", "mnist_tuner": None}, "it has no mnist_tuner"),
+)
 
 
 @cache
