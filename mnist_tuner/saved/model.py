@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
@@ -108,7 +110,7 @@ class SavedModel:
     def load_data(
         self, data: Path | None = None, classes: Path | None = None, split: str | None = None, transpose: bool | None = None
     ) -> Dataset:
-        """The data that is asked for; by default the model's own.
+        """The data that is asked for; by default the model's own. Of other data without test images, all are test images.
 
         Args:
             data: see `load_dataset`; None for what the run had, or the embedded MNIST.
@@ -133,6 +135,11 @@ class SavedModel:
             raise InputError(
                 f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
             )
+        if dataset.held_out and self.data is not None and dataset.sha256 != self.data.sha256:  # it was trained on none of it
+            images = np.concatenate([dataset.train_images, dataset.test_images])
+            labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+            note = "all of its images are tested on, since none are set apart for a test and the model was trained on other data"
+            return replace(dataset, test_images=images, test_labels=labels, held_out=False, notes=(*dataset.notes, note))
         return dataset
 
     def image_shape(self, network: keras.Model) -> tuple[int, int]:

@@ -414,6 +414,13 @@ def test_a_report_says_where_it_says_test_that_the_images_were_held_out(untested
     assert "on images held out of the training images" in called("report", folder, "--quiet").out
     evaluated = called("evaluate", folder)
     assert "on images held out of the training images" in evaluated.out
+    twice = np.concatenate([np.load(untested)["x_train"], 255 - np.load(untested)["x_train"]])
+    foreign = save(tmp_path / "foreign.npz", {"x": twice, "y": np.tile(np.load(untested)["y_train"], 2)})
+    tested = json.loads(called("evaluate", folder, "--data", foreign, "--json").out)
+    assert (tested["test"]["total"], tested["held_out"]) == (180, False)
+    assert any("all of its images are tested on" in note for note in tested["notes"])
+    same = json.loads(called("evaluate", folder, "--data", untested, "--json").out)
+    assert (same["test"], same["held_out"]) == (json.loads(called("evaluate", folder, "--json").out)["test"], True)
     listed = called("runs", "--output", output).out
     assert "*: on images held out of the training images" in listed
     other = json.loads(called("train", *options, "--seed", 3, "--json").out)

@@ -300,11 +300,11 @@ def _candidates(files: Sequence[File]) -> tuple[list[Found], list[InputError]]:
     found: dict[tuple[Any, ...], Found] = {}
     pictures: dict[tuple[Any, ...], list[tuple[File, str | None]]] = {}
     for file in files:
-        said, words = _said(file.name)
         if is_picture(file.name):
             part, label, words = _class_of(file.name)
             pictures.setdefault((words, part, label is None), []).append((file, label))
             continue
+        said, words = _said(file.name)
         form = _form(file, said)
         try:
             for piece in _pieces(file, form, said) if form else ():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 PARTS = (TRAINING, VALIDATION, TEST)
@@ -42,6 +43,7 @@ class Said:
     rest: tuple[str, ...]
 
 
+@lru_cache(4096)  # a folder of pictures is asked about for each of them
 def read_name(name: str) -> Said:
     """What a name says, such as ``emnist-letters-train-images-idx3-ubyte.gz``, ``X_train`` or ``trainingSet``."""
     name = re.sub(r"\d+k?\s*x\s*\d+", " ", _SHARD.sub("", name), flags=re.IGNORECASE)
