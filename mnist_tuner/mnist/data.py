@@ -141,7 +141,7 @@ def load_dataset(
     grey = grey_levels(images, notes, transpose=transpose)
     numbers, word_names = class_numbers(labels, names)  # may be words of their own
     validated = VALIDATION in grey
-    _check(grey, numbers, {part: (images[part].at, labels[part].at) for part in grey}, bool(word_names))
+    _check_labels(numbers, {part: labels[part].at for part in grey}, bool(word_names))
     del images
     own_names = word_names or (own_names if len(own_names) > numbers[TRAINING].max() else ())
     _check_names(classes, names, numbers)
@@ -192,23 +192,18 @@ def _embedded(classes: Path | None, names: tuple[str, ...], transpose: bool) -> 
     return Dataset("MNIST", images, labels, test_images, test_labels, sha256, embedded=not names, class_names=names)
 
 
-def _check(grey: dict[str, UInt8Array], numbers: dict[str, UInt8Array], at: dict[str, tuple[str, str]], named: bool) -> None:
-    """Whether the parts fit each other.
+def _check_labels(numbers: dict[str, UInt8Array], at: dict[str, str], named: bool) -> None:
+    """Whether training knows the classes of the other parts.
 
     Raises:
         InputError: they do not.
     """
     highest = int(numbers[TRAINING].max())
-    for part in (VALIDATION, TEST):
-        if part not in grey:
-            continue
-        if grey[part].shape[1:] != grey[TRAINING].shape[1:]:
-            sizes = ["x".join(map(str, grey[each].shape[1:])) for each in (part, TRAINING)]
-            raise InputError(f"{at[part][0]}: images of {sizes[0]} pixels, the training images have {sizes[1]}")
-        if (most := int(numbers[part].max())) > highest and not named:
-            raise InputError(f"{at[part][1]}: label {most} is out of range: training knows 0 to {highest}")
+    for part, labels in numbers.items():
+        if (most := int(labels.max())) > highest and not named:
+            raise InputError(f"{at[part]}: label {most} is out of range: training knows 0 to {highest}")
     if len(np.unique(numbers[TRAINING])) < 2:
-        raise InputError(f"{at[TRAINING][1]}: every label is {highest}; at least two classes are needed")
+        raise InputError(f"{at[TRAINING]}: every label is {highest}; at least two classes are needed")
 
 
 def _check_names(classes: Path | None, names: tuple[str, ...], numbers: dict[str, UInt8Array]) -> None:

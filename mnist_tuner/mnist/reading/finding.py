@@ -389,8 +389,8 @@ def _npz_pieces(file: File, said: Said) -> Iterator[Piece]:
     told = {key: read_name(key) for key in keys}
     for key in keys:
         kind = told[key].kind or (said.kind if len(keys) == 1 else None)
-        better = [other for other in keys if (told[other].part, told[other].kind) == (told[key].part, kind)]
-        if kind is None or better[:1] not in ([], [key]):
+        alike = [other for other in keys if (told[other].part, told[other].kind) == (told[key].part, kind)]
+        if kind is None or key != min(alike or [key], key=lambda other: len(told[other].rest)):  # "labels", not "label_names"
             continue
         at = f"{file.at}: {key}"
         there = f"it has {', '.join(sorted(keys)[:12])}"

@@ -39,8 +39,9 @@ def grey_levels(parts: Mapping[str, Raw], notes: list[str], *, transpose: bool =
     """Images as uint8 ``(n, height, width)``, on one scale for all parts.
 
     Args:
-        parts: images, by part: bool, integers or floats, ``(n, height, width)``, with a channel before or after these, in
-            colour ``(n, height, width, 3)`` or ``(n, 3, height, width)``, or flat, ``(n, height * width)`` of a square.
+        parts: images, by part, those for training first: bool, integers or floats, ``(n, height, width)``, with a channel
+            before or after these, in colour ``(n, height, width, 3)`` or ``(n, 3, height, width)``, or flat,
+            ``(n, height * width)`` of a square.
         notes: what is done to them is added.
         transpose: whether rows and columns change places.
 
@@ -48,11 +49,22 @@ def grey_levels(parts: Mapping[str, Raw], notes: list[str], *, transpose: bool =
         InputError: they are something else.
     """
     shaped = {part: _shaped(raw) for part, raw in parts.items()}
-    low = min(array.min() for array in shaped.values()).item()
-    high = max(array.max() for array in shaped.values()).item()
+    first = next(iter(shaped.values())).shape[1:3]
+    for part, array in shaped.items():
+        if array.shape[1:3] != first:
+            sizes = ["x".join(map(str, shape)) for shape in (array.shape[1:3], first)]
+            raise InputError(f"{parts[part].at}: images of {sizes[0]} pixels, the training images have {sizes[1]}")
+    ranges = {part: (array.min().item(), array.max().item()) for part, array in shaped.items()}
+    low, high = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
     if not (math.isfinite(low) and math.isfinite(high)):
         worst = next(raw.at for raw in parts.values() if not np.isfinite(raw.array.max() + raw.array.min()))
         raise InputError(f"{worst} has pixels that are not finite")
+    kinds = {(least < -0.1 * most, most <= 1) for least, most in ranges.values()}
+    if len(kinds) > 1:
+        told = ", ".join(f"{parts[part].at} {least:g} to {most:g}" for part, (least, most) in ranges.items())
+        raise InputError(
+            f"the pixels of its parts are on different scales ({told}): bring them to one, as by dividing all by 255"
+        )
     if low < 0 and any(array.dtype == np.int8 for array in shaped.values()):
         shaped, low, high = _signed_bytes(shaped, parts)
     black, white = _range(shaped.values(), low, high)

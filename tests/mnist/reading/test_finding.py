@@ -392,6 +392,13 @@ def test_an_npz_of_other_arrays_is_refused_with_their_names(tmp_path: Path) -> N
     assert "has no y_train: it has mean, x_test, x_train" in refusal(npz(tmp_path / "b.npz", x_train=x, x_test=xt, mean=y))
 
 
+def test_of_arrays_that_are_called_alike_the_plainest_name_counts(tmp_path: Path) -> None:
+    x, y, _, _ = digits()
+    names = np.array([f"digit {number}" for number in range(10)])
+    check_held_out(load_dataset(npz(tmp_path / "a.npz", label_names=names, class_names=names, images=x, labels=y)))
+    check_held_out(load_dataset(npz(tmp_path / "b.npz", target_names=names, data=x, target=y, feature_names=names)))
+
+
 def test_pictures_without_folders_of_classes_are_refused(tmp_path: Path) -> None:
     x, _, _, _ = digits()
     write_pictures(tmp_path, x[:3], np.array([1, 1, 1]))

@@ -93,8 +93,15 @@ def test_all_parts_are_scaled_alike() -> None:
     dim = np.full((2, 5, 7), 0.25)
     found = grey_levels({TRAINING: Raw(IMAGES / 255, "x"), TEST: Raw(dim, "t")}, [])
     assert found[TEST].max() == 64
-    counted = grey_levels({TRAINING: Raw(np.full((2, 5, 5), 200), "x"), TEST: Raw(np.ones((2, 5, 5), int), "t")}, [])
-    assert (counted[TRAINING].max(), counted[TEST].max()) == (200, 1)
+    counted = grey_levels({TRAINING: Raw(np.full((2, 5, 5), 200), "x"), TEST: Raw(np.full((2, 5, 5), 9), "t")}, [])
+    assert (counted[TRAINING].max(), counted[TEST].max()) == (200, 9)
+
+
+@pytest.mark.parametrize("other", [IMAGES, (IMAGES / 255 - 0.1307) / 0.3081])
+def test_parts_on_different_scales_are_refused(other: Array) -> None:
+    """A test set that somebody forgot to divide by 255 would make the training images black."""
+    with pytest.raises(InputError, match=r"different scales \(x 0 to 1, t .* to .*\)"):
+        grey_levels({TRAINING: Raw(IMAGES / 255, "x"), TEST: Raw(other, "t")}, [])
 
 
 @pytest.mark.parametrize("shift", [0, 128])
