@@ -238,7 +238,7 @@ def read(found: Found) -> tuple[dict[str, Raw], dict[str, Raw], tuple[str, ...],
         pieces = found.training if part == TRAINING else found.of(part)
         alone = next(iter(pieces), "") if len(pieces) == 1 else ""
         if alone in ("images", "labels"):
-            if found.form in ("table", "pictures", "parquet"):
+            if alone == "images" and found.form in ("table", "pictures", "parquet"):
                 notes.append(f"{pieces[alone][0].file} has no labels, and is not used")
                 continue
             raise InputError(_missing(pieces[alone][0], found))

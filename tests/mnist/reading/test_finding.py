@@ -312,6 +312,12 @@ def test_a_table_of_images_without_labels_is_left_out_and_said(tmp_path: Path) -
     assert "test.csv has no labels, and is not used" in check_held_out(load_dataset(tmp_path)).notes
 
 
+def test_labels_without_their_images_are_missed_by_name(tmp_path: Path) -> None:
+    folder = arabic(tmp_path / "data")
+    (folder / "csvTestImages 40x784.csv").unlink()
+    assert refusal(folder).startswith(f"{folder}/csvTest")
+
+
 def test_columns_that_number_the_rows_are_no_pixels(tmp_path: Path) -> None:
     x, y, _, _ = digits()
     lines = csv(x, y).splitlines()
