@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner.trainer.arguments import check_choices, check_numbers
+from mnist_tuner.trainer.callbacks import ModelCheckpoint
 from mnist_tuner.trainer.data import ArrayLoader, Chunk, DataModule, Loader, apply_transform, dense_arrays
 from mnist_tuner.trainer.progress import Progress
 from mnist_tuner.trainer.streams import StreamLoader, as_loader
@@ -95,7 +96,7 @@ def fit_keras_model(
         max_epochs=epochs,
         callbacks=[*map(_without_idle_batch_hooks, given), history],
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in given),
         enable_progress_bar=verbose in (1, 2),
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -108,6 +108,15 @@ class TestPaths:
                 assert values == [float(row["val_accuracy"]) for row in mine]
         assert not (tmp_path / "log.csv").exists()
 
+    @pytest.mark.slow
+    def test_a_checkpoint_of_ours_is_kept_by_each_training(self, tmp_path: Path) -> None:
+        found = Tuner(trained, max_trials=1, epochs=2, replicates=2, workers=0, directory=tmp_path / "search")
+        kept = trainer.ModelCheckpoint(tmp_path / "kept", "{epoch}", monitor="val_loss", save_top_k=-1)
+        found.search(X, Y, validation_data=VALIDATION, callbacks=[kept], verbose=False)
+        for replicate in "01":
+            names = {path.name for path in (tmp_path / f"kept/trial_0/replicate_{replicate}").iterdir()}
+            assert names == {"epoch=0.safetensors", "epoch=1.safetensors"}
+
     def test_a_search_whose_callbacks_cannot_be_copied_is_refused_before_anything_runs(self, tmp_path: Path) -> None:
         found = Tuner(Wandering(), workers=0, directory=tmp_path / "search")
         with pytest.raises(InputError, match="a Locked cannot be copied"):
