@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -14,8 +15,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
+from rich.console import Console
 
+from mnist_tuner.config import SearchConfig
 from mnist_tuner.reports.statistics import accuracy_interval, difference_interval
+from mnist_tuner.runner import search
 from tests.support.called import called, refused
 from tests.support.commands import mnist_tuner, on_a_terminal
 from tests.support.searches import WHOLE_BATCHES, made_once, shared_folder, write_pictures
@@ -320,3 +325,22 @@ def test_nonsense_gets_one_clear_line_and_code_2(wrong: list[str], message: str,
     output = ["--output", tmp_path] if "--output" not in wrong else []
     assert message in refused("search", *output, *wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_python_a_search_runs_on_a_client_s_cluster_with_its_certificates(data: Path, tmp_path: Path) -> None:
+    config = SearchConfig(trials=1, epochs=1, replicates=1, widths=(8, 32, 8), final_seeds=1, data=data, output=tmp_path)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=2, security=True, dashboard_address=":0")
+    with cluster, Client(cluster, set_as_default=False) as client:
+        report = search(config, Console(file=io.StringIO()), scheduler=client)
+        assert client.status == "running"
+        addresses = list(client.nthreads())
+    assert (report.status, report.workers) == ("finished", 1)
+    (folder,) = tmp_path.iterdir()
+    document = json.loads((folder / "run.json").read_text())
+    assert document["config"]["scheduler"] == cluster.scheduler_address
+    assert document["config"]["scheduler"].startswith("tls://")
+    (worker,) = document["worker_info"]
+    assert worker["address"] in addresses
+    assert worker["versions"]["mnist_tuner"] == document["versions"]["mnist_tuner"]
+    assert (worker["versions"]["tensorflow"], worker["refused"]) == (document["versions"]["tensorflow"], None)
+    assert worker["processor"]

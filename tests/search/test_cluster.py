@@ -26,7 +26,7 @@ from mnist_tuner.search.dask_engine import DaskEngine
 from mnist_tuner.search.engine import Done, Event, Failed
 from tests.support.clusters import Cluster, cluster_of
 from tests.support.commands import DEADLINE
-from tests.support.hypermodels import blobs
+from tests.support.hypermodels import Wandering, blobs
 from tests.support.searches import wait_until
 
 pytestmark = pytest.mark.slow
@@ -218,6 +218,19 @@ def test_a_search_on_a_cluster_of_one_s_own_within_a_running_event_loop(tmp_path
     found = asyncio.run(cell())
     here = Tuner(mine.Mine(), workers=0, directory=tmp_path / "here", **options)
     assert found == [(each.values, each.scores) for each in here.search(x, y, validation_data=validation_data, verbose=False)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"modules": ["my_nets"]}, r"modules has 'my_nets': expected imported modules: import my_layers; modules=\[my_layers\]"),
+        ({"workers_wait": "never"}, "workers_wait: 'never' is not a duration"),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_sense_are_refused_when_the_tuner_is_made(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Tuner(Wandering(), **wrong)
 
 
 def refusal(scheduler: Any) -> str:
