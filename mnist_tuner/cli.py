@@ -1,6 +1,7 @@
 """The command line: parses, calls the runner, turns errors into exit codes. No logic."""
 
 import inspect
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mnist_tuner._version import __version__
 from mnist_tuner.config import CLASSES, DATA, OUTPUT, SPLIT, TRANSPOSE, SearchConfig, TrainConfig
-from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.errors import InputError, RunError, printable
 from mnist_tuner.options import COMMON, RUN, Option, options_of, read_options
 
 # The base of every usage error; typer's own name for it differs between releases, its place does not.
@@ -148,7 +149,25 @@ def _runs(incomplete: str) -> list[str]:
 def _print_json(document: dict[str, Any]) -> None:
     from mnist_tuner.runs import to_json
 
-    print(to_json(document), end="", flush=True)
+    text = to_json(document)
+    _print(text if _takes(text) else to_json(document, ascii=True))
+
+
+def _takes(text: str) -> bool:
+    """Whether the standard output's encoding has all of a text, and it nothing that a terminal obeys."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return printable(text, kept="\n") == text
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def _check_duration(text: str | None, option: str = "--max-time") -> None:
@@ -305,7 +324,7 @@ def predict(
     if json:
         _print_json(predictions.to_dict())
     if csv:
-        print(predictions.to_csv(), end="", flush=True)
+        _print(predictions.to_csv())
     if predictions.problems:
         raise typer.Exit(2)
 
@@ -332,10 +351,18 @@ def main() -> NoReturn:
     """Runs the command line and exits: 0 done, 2 bad input, 1 a failure, 130 interrupted."""
     warnings.showwarning = _print_warning
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may have what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except _UsageProblem as error:
-        _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+        _fail(printable(error.format_message()), 2)  # type: ignore[attr-defined]
+    except BrokenPipeError:  # the reader has gone (``| head``)
+        _let_go()
+        sys.exit(130)
     except (InputError, OSError) as error:
         _fail(_one_line(error), 2)
     except (ArithmeticError, MemoryError, RunError) as error:
@@ -353,8 +380,6 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    from mnist_tuner.render.run import printable
-
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return printable(" ".join(str(error).split()))
@@ -362,10 +387,22 @@ def _one_line(error: Exception) -> str:
 
 def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """A warning in one line, without a place in the code."""
-    print(f"mnist-tuner: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"mnist-tuner: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def _let_go() -> None:
+    """What a stream has not taken by now it will not take at the process's end either."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except AttributeError:  # there is none
+            pass
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    _let_go()
     if message:  # no arguments at all: the help has been printed
         print(f"mnist-tuner: error: {message}", file=sys.stderr)
     sys.exit(code)

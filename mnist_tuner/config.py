@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, brief
 from mnist_tuner.options import FILES, RUN, Option, Options
 from mnist_tuner.trainer.duration import parse_duration
 
@@ -198,7 +198,7 @@ class SearchConfig(Options):
                 raise InputError(f"--trial-time: {error}") from None
         address = r"(tcp|tls|ws|wss|ucxx?)://[^/\s]+:\d+/?|(inproc|gateway)://\S+"
         if self.scheduler is not None and not re.fullmatch(address, self.scheduler):
-            raise InputError(f"--scheduler is {self.scheduler!r}: expected an address such as tcp://host:8786")
+            raise InputError(f"--scheduler is {brief(repr(self.scheduler))}: expected an address such as tcp://host:8786")
         if self.scheduler is not None and self.workers is not None:
             raise InputError(f"--workers is {self.workers} and --scheduler {self.scheduler}: give one of them")
         if len(self.widths) != 3:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
-from mnist_tuner.errors import InputError
+from mnist_tuner.errors import InputError, brief
 
 FILES, RUN, COMMON = "Data and folders", "How it runs", "Of every command"
 """Parts of the help."""
@@ -76,7 +76,9 @@ class Option:
             if self.words and value is not None:
                 return self.words[value] if value in self.words else self.kinds[0](value)
         except ValueError:
-            raise InputError(f"{self.flag} is {self.text(value)!r}: expected {self.form or self.expected}") from None
+            raise InputError(f"{self.flag} is {brief(repr(self.text(value)))}: expected {self.form or self.expected}") from None
+        if value == "" and Path in self.kinds:
+            raise InputError(f"{self.flag} is '': expected the name of a file or folder")
         return self.kinds[0](value) if self.kinds[0] in (float, Path) and value is not None else value
 
     def text(self, value: Any) -> str:
@@ -96,7 +98,7 @@ class Option:
         fits = [isinstance(item, kinds) and (type(item) is not bool or bool in kinds) for item in (value if is_list else [value])]
         if is_list != bool(self.separator) or not all(fits):
             hint = inspect.formatannotation(self.hint).replace("pathlib._local.", "").replace("pathlib.", "")
-            raise InputError(f"the configuration's {self.name} is {value!r}: expected {hint}")
+            raise InputError(f"the configuration's {self.name} is {brief(repr(value))}: expected {hint}")
 
     def check(self, value: Any) -> None:
         """Refuses a value that is not allowed; of a list, each item.
@@ -109,9 +111,11 @@ class Option:
                 try:
                     str(item).encode()
                 except UnicodeEncodeError:
-                    raise InputError(f"{str(item)!r}: the name is no text in UTF-8") from None
+                    raise InputError(f"{brief(repr(str(item)))}: the name is no text in UTF-8") from None
+                if "\0" in str(item):
+                    raise InputError(f"{self.flag} is {brief(repr(str(item)))}: a name has no such character")
             elif item is not None and item not in (*self.words.values(), *self.choices) and not self._is_within(item):
-                raise InputError(f"{self.flag} is {repr(item) if isinstance(item, str) else item}: expected {self.allowed}")
+                raise InputError(f"{self.flag} is {brief(repr(item))}: expected {self.allowed}")
 
     def _is_within(self, item: Any) -> bool:
         if self.within is None or isinstance(item, str):
@@ -157,9 +161,9 @@ class Options:
         """
         options = options_of(cls)
         if not isinstance(values, dict):
-            raise InputError(f"the configuration is {values!r}: expected an object of options")
+            raise InputError(f"the configuration is {brief(repr(values))}: expected an object of options")
         if unknown := sorted(map(str, values.keys() - options.keys())):
-            raise InputError(f"the configuration has unknown options: {', '.join(unknown)}")
+            raise InputError(f"the configuration has unknown options: {brief(', '.join(unknown))}")
         for name, value in values.items():
             options[name].check_type(value)
         return cls(**{name: options[name].read(value) for name, value in values.items()})
@@ -195,26 +199,30 @@ def read_options(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
     """
     import tomllib
 
+    from mnist_tuner.trainer.files import read_file
+
     text = ""
     try:
-        text = path.read_bytes().decode()
+        text = read_file(path).decode()
         values = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"--config {error}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors and Unicode's are ValueErrors
         place = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the last") if text else str(error)
-        raise InputError(f"--config {path}: not TOML: {place}") from None
+        raise InputError(f"--config {path}: not TOML: {brief(place)}") from None
     options: dict[str, Any] = {}
     for key, value in values.items():
         option, place = known.get(name := key.replace("-", "_")), f"--config {path}, line {_line(text, key)}"
         if option is None:
-            raise InputError(f"{place}: {key} is no option of this command: expected one of {', '.join(sorted(known))}")
+            raise InputError(f"{place}: {brief(key)} is no option of this command: expected one of {', '.join(sorted(known))}")
         if name in options:
             raise InputError(f"{place}: {key} is there twice")
         kind = next((kind for kind in (bool, int, float) if kind in option.kinds and not option.is_text), str)
         is_list = isinstance(value, list) and value and option.separator and all(type(item) in (int, str) for item in value)
         if (kind, type(value)) not in ((kind, kind), (float, int), (str, int)) and not (kind is str and is_list):
-            raise InputError(f"{place}: {key} is {value!r}: expected {_NAMES[kind]}")
+            raise InputError(f"{place}: {key} is {brief(repr(value))}: expected {_NAMES[kind]}")
         options[name] = option.text(value) if kind is str else value
     return options
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.files import TEMPORARY, atomic_write
+from mnist_tuner.trainer.files import TEMPORARY, atomic_write, parse_json, read_file
 
 
 class RunDirectory:
@@ -59,10 +59,12 @@ class RunDirectory:
             InputError: it is no run's folder, or its manifest is damaged.
         """
         try:
-            manifest = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            manifest = parse_json(read_file(path / "run.json"))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no folder of a run (it has no run.json)") from None
-        except (ValueError, RecursionError):
+        except InputError:
+            raise
+        except ValueError:
             raise InputError(f"{path / 'run.json'}: damaged: not a JSON document") from None
         if not isinstance(manifest, dict):
             raise InputError(f"{path / 'run.json'}: damaged: not a JSON object")
@@ -143,9 +145,9 @@ def remove_torn_files(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def to_json(document: dict[str, Any]) -> str:
-    """JSON as the standard has it; see `finite`."""
-    return json.dumps(finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+def to_json(document: dict[str, Any], *, ascii: bool = False) -> str:
+    """JSON as the standard has it; see `finite`. With `ascii` all other characters are escaped."""
+    return json.dumps(finite(document), indent=2, allow_nan=False, ensure_ascii=ascii) + "\n"
 
 
 def finite(value: Any) -> Any:

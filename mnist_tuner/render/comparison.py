@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tuner.render.run import line
 from mnist_tuner.render.text import count, interval, limits, percent
 from mnist_tuner.reports.comparison import Comparison, ComparisonReport
 
@@ -18,28 +19,28 @@ def result(report: ComparisonReport) -> list[RenderableType]:
         table.add_column(name, justify="left" if name == "net" else "right", overflow="fold")
     for net in report.contestants:
         table.add_row(
-            Text(net.name),
+            line(net.name),
             count(net.parameters),
             str(len(net.seeds)),
             percent(net.accuracy.value),
             percent(net.sd),
             interval(net.accuracy),
         )
-    runs = [Text(f"{net.name}: {folder}") for net, folder in zip(report.contestants, report.run_dirs, strict=True)]
+    runs = [line(f"{net.name}: {folder}") for net, folder in zip(report.contestants, report.run_dirs, strict=True)]
     several = len(report.comparisons) > 1
     distinguishable = any(comparison.distinguishable for comparison in report.comparisons)
     parts: list[RenderableType] = [
-        Text(
+        line(
             f"{len(report.contestants)} runs, measured on the same {report.images:,} test images of {report.data}", style="bold"
         ),
         *runs,
         table,
-        *(Text(_evidence(comparison)) for comparison in report.comparisons),
+        *(line(_evidence(comparison)) for comparison in report.comparisons),
     ]
     if several:
         parts.append(Text("All these intervals hold together with 95 %: each is wider than it would be alone.", style="dim"))
-    parts += ["", Text(report.verdict, style="bold green" if distinguishable else "bold")]
-    return [*parts, *(Text(sentence) for sentence in (report.outlook, *report.notes) if sentence)]
+    parts += ["", line(report.verdict, style="bold green" if distinguishable else "bold")]
+    return [*parts, *(line(sentence) for sentence in (report.outlook, *report.notes) if sentence)]
 
 
 def _evidence(comparison: Comparison) -> str:

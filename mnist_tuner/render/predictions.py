@@ -12,7 +12,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.segment import Segment
 from rich.text import Text
 
-from mnist_tuner.render.run import half_blocks
+from mnist_tuner.errors import printable
+from mnist_tuner.render.run import half_blocks, line
 from mnist_tuner.render.text import percent
 from mnist_tuner.reports.predictions import Prediction, Problem
 
@@ -22,8 +23,8 @@ def sentence(prediction: Prediction) -> Text:
     if prediction.empty:
         return Text("nothing to read: the picture is empty", style="yellow")
     style = "bold yellow" if prediction.doubt else "bold green"
-    text = Text.assemble((prediction.name, style), f"  {percent(prediction.confidence)}")
-    text.append(f"  runner-up {prediction.second_name} {percent(prediction.second_confidence)}", "dim")
+    text = Text.assemble(line(prediction.name, style), f"  {percent(prediction.confidence)}")
+    text.append(line(f"  runner-up {prediction.second_name} {percent(prediction.second_confidence)}", "dim"))
     if prediction.doubt:
         text.append(f"  doubtful: {prediction.doubt}", "yellow")
     return text
@@ -31,13 +32,13 @@ def sentence(prediction: Prediction) -> Text:
 
 def with_picture(prediction: Prediction, image: npt.NDArray[np.uint8]) -> RenderableType:
     """What was read, beside what the net saw: uint8 ``(height, width)``."""
-    lines = [Text(prediction.file, overflow="fold")]
+    lines = [Text(printable(prediction.file), overflow="fold")]
     if prediction.empty:
         return Columns([Picture(image), Group(*lines, sentence(prediction))], padding=(0, 2))
-    lines.append(Text.assemble((prediction.name, "bold"), f"  {percent(prediction.confidence)}"))
-    lines.append(Text(f"runner-up {prediction.second_name}  {percent(prediction.second_confidence)}", "dim"))
+    lines.append(Text.assemble(line(prediction.name, "bold"), f"  {percent(prediction.confidence)}"))
+    lines.append(line(f"runner-up {prediction.second_name}  {percent(prediction.second_confidence)}", "dim"))
     if prediction.doubt:
-        lines.append(Text(f"doubtful: {prediction.doubt}", "yellow"))
+        lines.append(line(f"doubtful: {prediction.doubt}", "yellow"))
     return Columns([Picture(image), Group(*lines)], padding=(0, 2))
 
 

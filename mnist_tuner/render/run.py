@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tuner.errors import printable
 from mnist_tuner.render.text import count, four, interval, metric, percent, plural, points, seconds
 from mnist_tuner.reports.report import (
     HELD_OUT,
@@ -33,22 +33,13 @@ from mnist_tuner.reports.report import (
 from mnist_tuner.reports.statistics import Estimate
 
 
-def printable(text: str) -> str:
-    """A text with its control characters written out, but for line ends and tabs."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each in "\n\t" or not unicodedata.category(each).startswith("C") else f"\\x{ord(each):02x}" for each in text
-    )
-
-
 class Terminal(Console):
     """A console whose reader may go away, and on which no text can be more than text."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments, with control characters shown as what they are: names of files and data may hold some."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+            yield segment if segment.control else Segment(printable(segment.text, kept="\n\t"), segment.style)
 
     def on_broken_pipe(self) -> None:
         """The reader has gone (``| head``): with nobody to report to, it ends as after Ctrl-C."""
@@ -61,6 +52,11 @@ MOST_CLASSES = 50
 """With more classes than this the table shows the worst of them only."""
 
 
+def line(text: str, style: str = "") -> Text:
+    """One line, whatever the names of files, data and classes are that are in it."""
+    return Text(printable(text), style=style)
+
+
 def as_text(parts: Sequence[RenderableType], width: int = 80) -> str:
     """What these look like as plain text.
 
@@ -69,7 +65,7 @@ def as_text(parts: Sequence[RenderableType], width: int = 80) -> str:
         width: columns.
     """
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=False, color_system=None, force_jupyter=False)
+    console = Terminal(file=file, width=width, force_terminal=False, color_system=None, force_jupyter=False)
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
@@ -79,7 +75,7 @@ def headline(versions: dict[str, str]) -> Text:
     """The first line: the project and the versions under it."""
     names = {"tensorflow": "TensorFlow", "keras": "Keras", "python": "Python"}
     under = "  ".join(f"{names[name]} {versions[name]}" for name in names)
-    return Text.assemble((f"mnist_tuner {versions['mnist_tuner']}", "bold"), "  ", (under, "dim"))
+    return Text.assemble(line(f"mnist_tuner {versions['mnist_tuner']}", "bold"), "  ", line(under, "dim"))
 
 
 def heading(run: RunReport) -> list[RenderableType]:
@@ -99,7 +95,7 @@ def result(run: RunReport, images: npt.NDArray[np.uint8] | None = None, *, epoch
     if run.stopped:
         parts.append(stopped_line(run.stopped))
     if run.status != "finished":
-        parts.append(Text(f"The run is {run.status}" + (f": {run.error}" if run.error else ""), style="yellow"))
+        parts.append(line(f"The run is {run.status}" + (f": {run.error}" if run.error else ""), style="yellow"))
     if run.test is not None:
         parts += [*([] if epochs and run.epochs else [""]), test_report(run, images), ""]
     if run.timing is not None:
@@ -111,7 +107,7 @@ def setting(run: RunReport, data: DataSummary) -> Table:
     """What is run on what."""
     table = Table.grid(padding=(0, 2))
     processes = f"{plural(run.workers, 'worker')}, one thread each" if run.workers else plural(run.threads, "thread")
-    table.add_row("Device", Text(f"{run.device}, {processes}"))
+    table.add_row("Device", line(f"{run.device}, {processes}"))
     add_data(table, data)
     widths = " - ".join(map(str, (math.prod(data.image_shape), *run.units, data.classes)))
     epochs = plural(run.config["epochs"], "epoch")
@@ -129,9 +125,9 @@ def add_data(table: Table, data: DataSummary) -> None:
     own = " (its own)" if data.own_validation else ""
     images = f"{data.train:,} training, " + (f"{data.validation:,} validation{own}, " if data.validation else "")
     height, width = data.image_shape
-    table.add_row("Data", Text(f"{data.name}: {images}{data.test_images}, {height} x {width}, {data.classes} classes"))
+    table.add_row("Data", line(f"{data.name}: {images}{data.test_images}, {height} x {width}, {data.classes} classes"))
     for note in data.notes:
-        table.add_row("", Text(note, style="yellow"))
+        table.add_row("", line(note, "yellow"))
 
 
 def test_report(run: RunReport, images: npt.NDArray[np.uint8] | None = None) -> ConsoleRenderable:
@@ -214,7 +210,7 @@ def epoch_table(epochs: Sequence[dict[str, int | float | None]]) -> Table:
 
 def stopped_line(reason: str) -> Text:
     """Why the training ended before its last epoch."""
-    return Text(f"Stopped {reason}", style="yellow")
+    return line(f"Stopped {reason}", style="yellow")
 
 
 def timing_line(timing: Timing) -> Text:

@@ -9,7 +9,7 @@ from rich.console import ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tuner.render.run import add_data, headline, stopped_line
+from mnist_tuner.render.run import add_data, headline, line, stopped_line
 from mnist_tuner.render.text import count, deviation, four, interval, percent, plural, score
 from mnist_tuner.reports.comparison import net_name
 from mnist_tuner.reports.search import OBJECTIVE, SearchReport, SearchTiming, units_of
@@ -27,9 +27,9 @@ def setting(report: SearchReport) -> Table:
     table = Table.grid(padding=(0, 2))
     processes = plural(report.workers, "worker") if report.workers else "no workers"
     where = f" of {config['scheduler']}" if config["scheduler"] else ""
-    table.add_row("Device", Text(f"{report.device}, {processes}{where}, one thread each"))
+    table.add_row("Device", line(f"{report.device}, {processes}{where}, one thread each"))
     if config["scheduler"] and (about := about_workers(report.worker_info)):
-        table.add_row("Workers", Text(about))
+        table.add_row("Workers", line(about))
     if data is not None:
         add_data(table, data)
     low, high, step = config["widths"]
@@ -61,7 +61,7 @@ def result(report: SearchReport) -> list[RenderableType]:
     """What a search came to, as far as it came."""
     parts: list[RenderableType] = ["", search_result(report)] if report.trials else []
     if report.status != "finished":
-        parts.append(Text(f"The search is {report.status}" + (f": {report.error}" if report.error else ""), style="yellow"))
+        parts.append(line(f"The search is {report.status}" + (f": {report.error}" if report.error else ""), style="yellow"))
     if report.timing is not None:
         parts += ["", timing_line(report.timing)]
     return parts
@@ -94,7 +94,7 @@ def _choice(report: SearchReport) -> Iterator[Text]:
     yield Text("The choice, by validation images", style="bold")
     name = net_name(units_of(best))
     if selection.luck is None or selection.standard_error is None:
-        yield Text(f"{name} has the best score; with one replicate a trial, nobody can tell how much of that is luck.")
+        yield line(f"{name} has the best score; with one replicate a trial, nobody can tell how much of that is luck.")
         return
     yield Text(
         f"{name} has the best score. Of {selection.candidates} nets that are all equally good, the luckiest would stand out by "
@@ -124,12 +124,12 @@ def _comparison(report: SearchReport) -> Iterator[ConsoleRenderable]:
         table.add_row(name, net.name, count(net.parameters), percent(accuracy.value), percent(net.sd), interval(accuracy))
     yield table
     for name, net in nets:
-        yield Text(f"{name}, each seed: {'  '.join(map(percent, net.accuracies))}")
+        yield line(f"{name}, each seed: {'  '.join(map(percent, net.accuracies))}")
     counted = "Mean and standard deviation over seeds; the interval counts seeds and images both."
     yield Text(counted if len(report.baseline.seeds) > 1 else "One seed each: the interval counts images only.", style="dim")
     if report.looked_before:
         earlier = ", ".join(report.looked_before)
-        yield Text(f"The test images have been looked at before, when the search was stopped: for {earlier}.", style="yellow")
+        yield line(f"The test images have been looked at before, when the search was stopped: for {earlier}.", style="yellow")
     yield Text()
     yield verdict(report)
 

@@ -6,15 +6,20 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import MinLen
 
 from mnist_tuner.reports.report import SCHEMA_VERSION
 from mnist_tuner.reports.statistics import (
     BOOTSTRAP_SEEDS,
+    Count,
     Estimate,
+    Finite,
+    Positive,
+    Share,
     accuracy_interval,
     bootstrap_difference,
     difference_interval,
@@ -44,10 +49,10 @@ class Contestant:
     """
 
     name: str
-    units: tuple[int, ...]
-    parameters: int | None
-    seeds: tuple[int, ...]
-    accuracies: tuple[float, ...]
+    units: tuple[Positive, ...]
+    parameters: Count | None
+    seeds: Annotated[tuple[Count, ...], MinLen(1)]
+    accuracies: Annotated[tuple[Share, ...], MinLen(1)]
     accuracy: Estimate
 
     @property
@@ -116,17 +121,17 @@ class Comparison:
 
     first: str
     second: str
-    images: int
-    trainings: tuple[int, int]
+    images: Positive
+    trainings: tuple[Positive, Positive]
     difference: Estimate
-    confidence: float
+    confidence: Share
     method: str
-    p: float | None = None
-    only_first: int | None = None
-    only_second: int | None = None
+    p: Finite | None = None
+    only_first: Count | None = None
+    only_second: Count | None = None
     bootstrap: Estimate | None = None
-    seed_sd: tuple[float, float] | None = None
-    seeds_needed: int | None = None
+    seed_sd: tuple[Finite, Finite] | None = None
+    seeds_needed: Count | None = None
 
     @property
     def distinguishable(self) -> bool:

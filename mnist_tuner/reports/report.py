@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import MinLen, Predicate
 
 from mnist_tuner.config import TrainConfig
-from mnist_tuner.reports.statistics import Estimate, confusion_matrix, wilson_interval
+from mnist_tuner.reports.statistics import Count, Estimate, Finite, Positive, Share, confusion_matrix, wilson_interval
 
 if TYPE_CHECKING:
     from mnist_tuner.mnist.data import MNISTDataModule
 
 SCHEMA_VERSION = 1
+Status = Literal["running", "finished", "interrupted", "failed"]
+Epochs = tuple[dict[str, Count | Finite | None], ...]
 MOST_MISTAKES = 24
 
 
@@ -23,20 +26,20 @@ MOST_MISTAKES = 24
 class ClassScore:
     """How one class fared. Precision, recall and F1 are between 0 and 1; 0 where they are not defined."""
 
-    label: int
-    support: int
-    precision: float
-    recall: float
-    f1: float
+    label: Count
+    support: Count
+    precision: Share
+    recall: Share
+    f1: Share
 
 
 @dataclass(frozen=True)
 class Confusion:
     """A pair of classes: how often the one was read as the other."""
 
-    label: int
-    predicted: int
-    count: int
+    label: Count
+    predicted: Count
+    count: Count
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ class Mistake:
     """An image that was read wrong. `confidence` is the softmax of the logits at the class that was read; where the net was
     trained several times, the mean over the `trainings` that read it so."""
 
-    index: int
-    label: int
-    predicted: int
-    confidence: float
-    trainings: int = 1
+    index: Count
+    label: Count
+    predicted: Count
+    confidence: Share
+    trainings: Count = 1
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ class ClassificationReport:
         mistakes: the most confident ones.
     """
 
-    correct: int
-    total: int
-    loss: float | None
-    wilson95: tuple[float, float] | None
+    correct: Count
+    total: Positive
+    loss: Finite | None
+    wilson95: tuple[Finite, Finite] | None
     classes: tuple[ClassScore, ...]
-    matrix: tuple[tuple[int, ...], ...]
+    matrix: Annotated[tuple[tuple[Count, ...], ...], MinLen(2)]
     confusions: tuple[Confusion, ...]
     mistakes: tuple[Mistake, ...]
 
@@ -152,13 +155,13 @@ class DataSummary:
     """The data of a run. See `Dataset`; `own_validation` says that the validation images came with the data."""
 
     name: str
-    train: int
-    validation: int
-    test: int
-    image_shape: tuple[int, int]
-    classes: int
+    train: Count
+    validation: Count
+    test: Count
+    image_shape: tuple[Positive, Positive]
+    classes: Positive
     sha256: dict[str, str]
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[Annotated[str, Predicate(str.isprintable)], ...] = ()
     own_validation: bool = False
     held_out: bool = False
     notes: tuple[str, ...] = ()
@@ -200,12 +203,12 @@ class Timing:
     one's end, tests included, and `compile_s` and `test_s` are None.
     """
 
-    import_s: float
-    data_s: float
-    compile_s: float | None
-    fit_s: float
-    test_s: float | None
-    total_s: float
+    import_s: Finite
+    data_s: Finite
+    compile_s: Finite | None
+    fit_s: Finite
+    test_s: Finite | None
+    total_s: Finite
 
 
 @dataclass(frozen=True)
@@ -219,11 +222,11 @@ class SeedResult:
         epochs: as in `RunReport`.
     """
 
-    seed: int
-    accuracy: float
-    loss: float | None
-    seconds: float
-    epochs: tuple[dict[str, int | float | None], ...]
+    seed: Count
+    accuracy: Share
+    loss: Finite | None
+    seconds: Finite
+    epochs: Epochs
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,7 @@ class SeedSummary:
         mean: the mean accuracy with its 95 % interval, which counts seeds and images both.
     """
 
-    trainings: tuple[SeedResult, ...]
+    trainings: Annotated[tuple[SeedResult, ...], MinLen(2)]
     mean: Estimate
 
     @property
@@ -270,19 +273,19 @@ class RunReport:
     """
 
     command: str
-    status: str
+    status: Status
     run_dir: str
-    seed: int
+    seed: Count
     config: dict[str, Any]
     device: str
-    threads: int
+    threads: Count
     versions: dict[str, str]
-    parameters: int | None = None
+    parameters: Count | None = None
     data: DataSummary | None = None
-    epochs: tuple[dict[str, int | float | None], ...] = ()
+    epochs: Epochs = ()
     test: ClassificationReport | None = None
     seeds: SeedSummary | None = None
-    workers: int = 0
+    workers: Count = 0
     timing: Timing | None = None
     stopped: str | None = None
     error: str | None = None

@@ -12,8 +12,8 @@ from typing import Any
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.reports.comparison import Comparison, Contestant, net_name
-from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary
-from mnist_tuner.reports.statistics import expected_maximum, narrowest_within, pooled_sd
+from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary, Status
+from mnist_tuner.reports.statistics import Count, Finite, Share, expected_maximum, narrowest_within, pooled_sd
 from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.search.versions import WorkerInfo
 
@@ -31,8 +31,8 @@ class Curve:
     """
 
     trial: str
-    epochs: tuple[int, ...]
-    scores: tuple[tuple[float | None, ...], ...]
+    epochs: tuple[Count, ...]
+    scores: tuple[tuple[Share | None, ...], ...]
 
 
 def read_curves(path: Path, wanted: Collection[str]) -> tuple[Curve, ...]:
@@ -62,11 +62,11 @@ def read_curves(path: Path, wanted: Collection[str]) -> tuple[Curve, ...]:
 class SearchTiming:
     """Seconds, and trials a minute from the first one's start to the last one's end; since it was resumed, if it was."""
 
-    start_s: float
-    search_s: float
-    final_s: float
-    total_s: float
-    trials_per_minute: float
+    start_s: Finite
+    search_s: Finite
+    final_s: Finite
+    total_s: Finite
+    trials_per_minute: Finite
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ class SearchReport:
         test: what the winner (or the baseline, where it is the winner) makes of each class.
     """
 
-    status: str
+    status: Status
     run_dir: str
-    seed: int
+    seed: Count
     config: dict[str, Any]
     device: str
-    workers: int
+    workers: Count
     versions: dict[str, str]
     space: list[dict[str, Any]]
-    total: int | None = None
+    total: Count | None = None
     data: DataSummary | None = None
     trials: tuple[TrialSummary, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -109,6 +109,11 @@ class SearchReport:
     timing: SearchTiming | None = None
     stopped: str | None = None
     error: str | None = None
+
+    @property
+    def command(self) -> str:
+        """As on the command line."""
+        return "search"
 
     @property
     def options(self) -> SearchConfig:
@@ -209,7 +214,7 @@ class SearchReport:
             }
         return {
             "schema_version": SCHEMA_VERSION,
-            "command": "search",
+            "command": self.command,
             "status": self.status,
             "run_dir": self.run_dir,
             "strategy": self.config["strategy"],

@@ -11,10 +11,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Interval
+
+Count = Annotated[int, Interval(ge=0, lt=2**63)]
+Positive = Annotated[int, Interval(ge=1, lt=2**63)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Finite = Annotated[float, Interval(ge=-1e30, le=1e30)]
+"""Numbers with the bounds that hold for them in a report; what is read back from a file is checked."""
 
 Correct = npt.NDArray[np.bool_ | np.uint8]  # shape (seeds, n): whether (1 or 0) the training with that seed read that digit right
 
@@ -27,9 +34,9 @@ BOOTSTRAP_SEEDS = 5
 class Estimate:
     """A number and its interval, of 95 % unless something else is said."""
 
-    value: float
-    low: float
-    high: float
+    value: Finite
+    low: Finite
+    high: Finite
 
     @property
     def margin(self) -> float:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import MaxLen, Predicate
 
-from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
-from mnist_tuner.reports.search import OBJECTIVE, SearchReport
+from mnist_tuner.reports.search import SearchReport
+from mnist_tuner.reports.statistics import Count, Finite, Positive, Share
 from mnist_tuner.runs import RunDirectory
+from mnist_tuner.search.trial import TrialSummary
+from mnist_tuner.trainer.checked import checked, what_is_wrong
 from mnist_tuner.trainer.files import atomic_write
 
 
@@ -25,21 +27,15 @@ def load_report(folder: Path) -> RunReport | SearchReport:
     Raises:
         InputError: it is no run's folder, or its ``run.json`` is damaged or of another version.
     """
-    from pydantic import ValidationError  # it takes its time: a run that only writes its predictions does without
-
     run, document = RunDirectory.open(folder)
     if document.get("schema_version") != SCHEMA_VERSION or document.get("command") not in ("train", "search"):
         raise InputError(f"{run / 'run.json'}: not a run of mnist-tuner that this version can read")
-    document["run_dir"] = str(folder)  # it may have been moved
     try:
-        _check(document)
-        return _search(document) if document["command"] == "search" else _run(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the document"
-        raise InputError(f"{run / 'run.json'}: damaged: {place}: {first['msg']}") from None
+        report = _search(document) if document["command"] == "search" else _run(document)
+        _check(report)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{run / 'run.json'}: damaged ({type(error).__name__}: {error})") from None
+        raise InputError(f"{run / 'run.json'}: damaged: {what_is_wrong(error)}") from None
+    return replace(report, run_dir=str(folder))  # it may have been moved
 
 
 _OPTIONS = {
@@ -49,81 +45,95 @@ _OPTIONS = {
 """The options that reports speak of."""
 
 
-def _check(document: dict[str, Any]) -> None:
-    """Whether what reports rely on fits together, besides the types.
+def _check(report: RunReport | SearchReport) -> None:
+    """Whether what reports rely on fits together.
 
     Raises:
         ValueError: it does not.
     """
-    missing = [name for name in _OPTIONS[document["command"]] if name not in document["config"]]
+    missing = [name for name in _OPTIONS[report.command] if name not in report.config]
     if missing:
         raise ValueError(f"its configuration says nothing of {missing[0]}")
-    (SearchConfig if document["command"] == "search" else TrainConfig).from_dict(document["config"])
+    _ = report.options
     for name in ("mnist_tuner", "tensorflow", "keras", "python"):
-        if not isinstance(document["versions"].get(name), str):
+        if name not in report.versions:
             raise ValueError(f"it does not say the version of {name}")
-    timing = document["timing"] or {}
-    if not all(value is None or math.isfinite(value) for value in timing.values()):
-        raise ValueError("a time is not finite")
-    names = (document["data"] or {}).get("class_names") or []
-    test = document["test"]
+    test = report.test
     if test is None:
         return
-    classes = len(test["matrix"])
-    numbers = [each[name] for part in ("confusions", "mistakes") for each in test[part] for name in ("label", "predicted")]
+    classes = len(test.matrix)
+    names = report.data.class_names if report.data is not None else ()
+    pairs = [(each.label, each.predicted) for each in test.confusions] + [(each.label, each.predicted) for each in test.mistakes]
     if (
-        not test["total"] > 0
-        or classes < 2
-        or any(len(row) != classes for row in test["matrix"])
-        or [score["label"] for score in test["classes"]] != list(range(classes))
-        or not all(0 <= number < classes for number in numbers)
+        any(len(row) != classes for row in test.matrix)
+        or [score.label for score in test.classes] != list(range(classes))
+        or not all(max(pair) < classes for pair in pairs)
         or len(names) not in (0, classes)
-        or (document["command"] == "train" and (test["wilson95"] is None) != bool(document["seeds"]))
+        or (isinstance(report, RunReport) and (test.wilson95 is None) != bool(report.seeds))
     ):
         raise ValueError("its test does not fit together")
-    if document.get("seeds") and len(document["seeds"]["trainings"]) < 2:
-        raise ValueError("it says several seeds, and has fewer than two")
 
 
 def _run(document: dict[str, Any]) -> RunReport:
-    from pydantic import TypeAdapter
-
     seeds = document["seeds"]
     values = {
         **document,
+        "run_dir": "",
         "parameters": document["model"]["parameters"],
         "seeds": None if seeds is None else {**seeds, "mean": _estimate(seeds["mean"], seeds["interval95"])},
     }
-    return TypeAdapter(RunReport).validate_python(values)
+    return checked(RunReport, values)
 
 
 def _search(document: dict[str, Any]) -> SearchReport:
-    from pydantic import TypeAdapter
-
     final = document["final"] or {**dict.fromkeys(("baseline", "winner", "comparison")), "looked_before": []}
     values = {
         **document,
-        "trials": [_trial(trial) for trial in document["trials"]],
+        "run_dir": "",
+        "trials": [each.summary() for each in checked(tuple[_Trial, ...], document["trials"])],
         "baseline": _contestant(final["baseline"]),
         "winner": _contestant(final["winner"]),
         "comparison": _comparison(final["comparison"]),
         "looked_before": final["looked_before"],
     }
-    return TypeAdapter(SearchReport).validate_python(values)
+    return checked(SearchReport, values)
 
 
-def _trial(values: dict[str, Any]) -> dict[str, Any]:
-    replicates = values["replicates"]
-    return {
-        **values,
-        "trial_id": values["id"],
-        "values": {f"units_{number}": width for number, width in enumerate(values["units"], 1)},
-        "seeds": [replicate["seed"] for replicate in replicates],
-        "scores": [replicate[OBJECTIVE] for replicate in replicates],
-        "epochs": max((replicate["epochs"] for replicate in replicates), default=0),
-        "worker": "",
-        "reason": values.get("reason"),
-    }
+@dataclass(frozen=True)
+class _Replicate:
+    seed: Count
+    val_accuracy: Share
+    epochs: Count
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A trial as it is stored."""
+
+    id: Annotated[str, Predicate(str.isdecimal), MaxLen(9)]
+    units: tuple[Positive, Positive]
+    parameters: Count | None
+    replicates: tuple[_Replicate, ...]
+    seconds: Finite
+    status: Literal["completed", "failed"]
+    reason: str | None = None
+
+    def summary(self) -> TrialSummary:
+        """What a report has of it."""
+        if bool(self.replicates) != (self.status == "completed"):
+            raise ValueError(f"trial {self.id} is {self.status} and has {len(self.replicates)} scores")
+        return TrialSummary(
+            trial_id=self.id,
+            values={f"units_{number}": width for number, width in enumerate(self.units, 1)},
+            status=self.status,
+            seeds=tuple(replicate.seed for replicate in self.replicates),
+            scores=tuple(replicate.val_accuracy for replicate in self.replicates),
+            epochs=max((replicate.epochs for replicate in self.replicates), default=0),
+            parameters=self.parameters,
+            seconds=self.seconds,
+            worker="",
+            reason=self.reason,
+        )
 
 
 def _estimate(value: Any, interval: Any) -> dict[str, Any]:

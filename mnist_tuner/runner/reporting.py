@@ -59,7 +59,7 @@ def report(
         case SearchReport():
             parts, short = [*search_console.heading(found), *search_console.result(found)], search_console.result_line(found)
         case ComparisonReport():
-            parts, short = comparison_console.result(found), Text(f"{found.verdict} {found.outlook}".rstrip())
+            parts, short = comparison_console.result(found), run_console.line(f"{found.verdict} {found.outlook}".rstrip())
     for part in [short] if quiet else parts:
         screen.print(part)
     if html is not None:
@@ -69,7 +69,7 @@ def report(
         except OSError as error:
             raise InputError(f"--html {html}: {error.strerror}") from None
         if not quiet:
-            screen.print(Text(f"Page {html}"), soft_wrap=True)
+            screen.print(run_console.line(f"Page {html}"), soft_wrap=True)
     return found.to_dict()
 
 

@@ -242,7 +242,7 @@ class _Search(Steps):
         """Compares the nets by their trainings: those of the first net, with the seeds drawn for it, then of the next."""
         run, dataset, seeds = self.run, self.data.dataset, self.run.config.final_seeds
         labels = dataset.test_labels
-        predicted, confidence = predictions(trainings)
+        predicted, confidence = predictions(trainings, dataset)
         predicted, confidence = predicted.reshape(len(nets), seeds, -1), confidence.reshape(len(nets), seeds, -1)
         parameters = [training.parameters for training in trainings[::seeds]]
         contestants = [
@@ -259,10 +259,11 @@ class _Search(Steps):
 
     def timing(self, trials: int | None = None) -> SearchTiming:
         """How long it took so far, with so many trials; if it is only being reported again, how long it took then."""
-        run = self.run
-        before = run.before
-        if before.get("status") == "finished" and len(before["trials"]) == (len(run.report.trials) if trials is None else trials):
-            return SearchTiming(**before["timing"])
+        run, before = self.run, self.run.earlier
+        if before is not None and before.timing is not None and before.status == "finished":
+            again = len(before.trials) == (len(run.report.trials) if trials is None else trials)
+            if again:
+                return before.timing
         return SearchTiming(**run.seconds, total_s=time.perf_counter() - run.began, trials_per_minute=self.rate)
 
     def so_far(self) -> dict[str, Any]:

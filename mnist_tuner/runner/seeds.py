@@ -81,7 +81,7 @@ class SeveralSeeds(Steps):
     def test(self) -> None:
         """Puts the trainings' results together."""
         trainings = self.trainings
-        predicted, confidence = predictions(trainings)
+        predicted, confidence = predictions(trainings, self.dataset)
         labels = self.dataset.test_labels[: predicted.shape[1]]
         test = classification_report(labels, predicted, confidence, self.dataset.classes, mean_loss(trainings))
         each = tuple(SeedResult(one.seed, one.accuracy, one.loss, one.seconds, one.epochs) for one in trainings)

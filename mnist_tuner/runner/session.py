@@ -21,11 +21,12 @@ from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.data import Dataset, check_data
 from mnist_tuner.options import write_options
+from mnist_tuner.render import run as rendering
 from mnist_tuner.render.page import keep_page
 from mnist_tuner.render.run import as_text, headline
 from mnist_tuner.reports.report import ClassificationReport, DataSummary, RunReport
 from mnist_tuner.reports.search import SearchReport
-from mnist_tuner.reports.stored import save_predictions
+from mnist_tuner.reports.stored import load_report, save_predictions
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.trainer.backend import installed_version
 from mnist_tuner.trainer.files import atomic_write
@@ -62,6 +63,7 @@ class Session(Generic[Config, Report]):
         config: the options.
         folder: the run's.
         before: its manifest as it was, where the run is resumed; else empty.
+        earlier: the report in that.
         report: what is known so far.
         screen: the person's.
         quiet: whether just the result is wanted there.
@@ -77,6 +79,7 @@ class Session(Generic[Config, Report]):
     config: Config
     folder: RunDirectory
     before: dict[str, Any]
+    earlier: Report | None
     report: Report
     screen: Console
     quiet: bool
@@ -105,18 +108,16 @@ class Session(Generic[Config, Report]):
         """A run goes on with the data that it began with.
 
         Raises:
-            InputError: it has changed, or the manifest is damaged.
+            InputError: it has changed.
         """
-        before = self.before.get("data") or {}
-        if not isinstance(before, dict) or not isinstance(before.get("sha256", {}), dict):
-            raise InputError(f"{self.folder / 'run.json'}: damaged: data is no object")
-        for name, digest in before.get("sha256", {}).items():
+        before = None if self.earlier is None else self.earlier.data
+        if before is None:
+            return
+        for name, digest in before.sha256.items():
             if data.sha256.get(name) != digest:
                 raise InputError(f"{self.folder.path}: the run began with other data: {name} has changed")
-        if before.get("classes", data.classes) != data.classes:
-            raise InputError(
-                f"{self.folder.path}: the run began with {before['classes']} classes, and now there are {data.classes}"
-            )
+        if before.classes != data.classes:
+            raise InputError(f"{self.folder.path}: the run began with {before.classes} classes, and now there are {data.classes}")
 
     def keep_predictions(self, dataset: Dataset, test: ClassificationReport, **arrays: Any) -> None:
         """Writes ``test_predictions.npz``: these arrays, and the images of the mistakes."""
@@ -137,7 +138,7 @@ class Session(Generic[Config, Report]):
         """
         for part in shown:
             self.console.print(part)
-        self.console.print(Text(f"Run  {self.folder.path}"), soft_wrap=True)
+        self.console.print(rendering.line(f"Run  {self.folder.path}"), soft_wrap=True)
         if self.quiet:
             self.screen.print(line, soft_wrap=True)
         atomic_write(self.folder / "report.txt", as_text(whole, width))
@@ -166,12 +167,12 @@ class Session(Generic[Config, Report]):
         with suppress(OSError):
             self.write_manifest()
         if interrupted or self.steps.goes_on_after_failure:
-            self.screen.print(Text(f"{'Interrupted' if interrupted else 'Stopped'}{self.steps.kept()}"), soft_wrap=True)
+            self.screen.print(rendering.line(f"{'Interrupted' if interrupted else 'Stopped'}{self.steps.kept()}"), soft_wrap=True)
             if not getattr(self.config, "fast_dev_run", False):
                 script = os.environ.get("MNIST_TUNER_SCRIPT")  # that was started, where it was one
                 command = shlex.quote(script) if script else f"mnist-tuner {self.command}"
                 go_on = f"Go on with: {command} --resume {shlex.quote(str(self.folder.path))}"
-                self.screen.print(Text(go_on), soft_wrap=True)
+                self.screen.print(rendering.line(go_on), soft_wrap=True)
 
 
 @contextmanager
@@ -205,6 +206,7 @@ def session(
     known = {package.replace("-", "_"): installed_version(package) for package in packages}
     versions = {"mnist_tuner": __version__, **known, "python": platform.python_version()}
     before: dict[str, Any] = {}
+    earlier: Any = None
     screen = console or Console()
     if not quiet:
         screen.print(headline(versions))
@@ -212,6 +214,7 @@ def session(
         folder = RunDirectory.create(config.output, command, name)
     else:
         folder, before = RunDirectory.open(resume)
+        earlier = load_report(resume)
     folder.lock()
     report = begin(
         status="running",
@@ -222,7 +225,7 @@ def session(
         versions=versions,
     )
     folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
-    run = Session(command, config, folder, before, report, screen, quiet, began)
+    run = Session(command, config, folder, before, earlier, report, screen, quiet, began)
     try:
         yield run
     except BaseException as error:

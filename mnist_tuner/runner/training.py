@@ -68,7 +68,8 @@ def resumed_config(path: Path, given: Mapping[str, Any]) -> TrainConfig:
         return replace(config, **given)
     if config.fast_dev_run:
         raise InputError(f"{path}: a run with --fast-dev-run keeps no checkpoint to go on from")
-    if manifest.get("epochs") and not any((path / "checkpoints").glob("*.safetensors")):
+    # One that failed may have done so at its first checkpoint, as on a full disk: then it begins anew.
+    if manifest.get("epochs") and manifest.get("status") != "failed" and not any((path / "checkpoints").glob("*.safetensors")):
         raise InputError(f"{path / 'checkpoints'}: its checkpoints are gone: there is nothing to go on from")
     if epochs is not None and epochs < config.epochs:
         raise InputError(f"--epochs is {epochs}: expected {config.epochs}, which the run has, or more")
@@ -122,9 +123,10 @@ def train(
 def _finish(run: Session[TrainConfig, RunReport]) -> None:
     seconds: dict[str, Any] = {"compile_s": None, "test_s": None, **run.seconds}
     timing = Timing(**seconds, total_s=time.perf_counter() - run.began)
-    known = (run.before.get("seeds") or {}).get("count")
-    if run.before.get("status") == "finished" and known == run.config.seeds:
-        timing = Timing(**run.before["timing"])  # it is only being reported again
+    before = run.earlier
+    if before is not None and before.status == "finished" and before.timing is not None:
+        known = 0 if before.seeds is None else len(before.seeds.trainings)
+        timing = before.timing if known == run.config.seeds else timing  # if so it is only being reported again
     report = replace(run.report, status="finished", timing=timing)
     whole = [*rendering.heading(report), *rendering.result(report, run.mistakes, epochs=True)]
     run.finish(report, rendering.result(report, run.mistakes, epochs=False), rendering.accuracy_line(report), whole)
@@ -161,9 +163,9 @@ class OneSeed(Steps):
 
     def _choose_threads(self, reading: Future[tuple[Dataset, float]]) -> int:
         """TensorFlow's threads, as they stand in the report: a run goes on with those that it began with."""
-        run = self.run
-        threads = run.before.get("threads")
-        if run.config.threads != "auto" or not run.before.get("data") or type(threads) is not int or threads < 1:
+        run, before = self.run, self.run.earlier
+        threads = 0 if before is None or before.data is None else before.threads
+        if run.config.threads != "auto" or not threads:
             try:
                 dataset, _ = reading.result()
             except Exception:  # it is told by who needs the data

@@ -18,13 +18,16 @@ from mnist_tuner.errors import InputError, RunError
 from mnist_tuner.mnist.baseline import build, judge, judging_module
 from mnist_tuner.mnist.data import MNISTDataModule, data_module
 from mnist_tuner.options import options_of
+from mnist_tuner.reports.report import Epochs
+from mnist_tuner.reports.statistics import Count, Finite, Share
 from mnist_tuner.runs import finite
 from mnist_tuner.search.engine import Done, Engine, Failed, Pump
 from mnist_tuner.search.experiment import Experiment
 from mnist_tuner.search.journal import Journal
 from mnist_tuner.search.trial import Observer, Reporter, TrialSummary
 from mnist_tuner.search.weights import put_back
-from mnist_tuner.trainer.files import atomic_write
+from mnist_tuner.trainer.checked import checked, what_is_wrong
+from mnist_tuner.trainer.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
     import keras
@@ -51,12 +54,12 @@ class TrainingResult:
         model: the model as a ``.keras`` file; empty where it is not wanted.
     """
 
-    seed: int
-    accuracy: float
-    loss: float | None
-    parameters: int
-    epochs: tuple[dict[str, int | float | None], ...]
-    seconds: float
+    seed: Count
+    accuracy: Share
+    loss: Finite | None
+    parameters: Count
+    epochs: Epochs
+    seconds: Finite
     predicted: bytes
     confidence: bytes
     model: bytes = b""
@@ -82,12 +85,8 @@ class TrainingResult:
         Raises:
             KeyError, TypeError, ValueError: it is something else.
         """
-        return cls(
-            **{name: values[name] for name in ("seed", "accuracy", "loss", "parameters", "seconds")},
-            epochs=tuple(values["epochs"]),
-            predicted=base64.b64decode(values["predicted"], validate=True),
-            confidence=base64.b64decode(values["confidence"], validate=True),
-        )
+        kept = {name: base64.b64decode(values[name], validate=True) for name in ("predicted", "confidence")}
+        return checked(cls, {**values, **kept, "model": b""})
 
 
 @dataclass(frozen=True)
@@ -234,8 +233,9 @@ def train_all(
             try:
                 known[entry["of"]] = TrainingResult.from_json(entry)
                 owner = entry["of"] if entry["model"] else owner
-            except (KeyError, TypeError, ValueError):
-                raise InputError(f"{path}: damaged: an entry is no training's result") from None
+                _widths(entry["of"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: damaged: an entry is no training's result: {what_is_wrong(error)}") from None
         places = [training_key(config) for config in configs]
         waiting = []
         for number, place in enumerate(places):
@@ -261,7 +261,7 @@ def train_all(
                 number = waiting.pop(0)
                 pump.start(f"training-{number}", TrainingSpec(configs[number], keeps_model=number == 0))
             pump.wait()
-        return [known[place] for place in places], [tuple(json.loads(place)["hidden"]) for place in known]
+        return [known[place] for place in places], list(map(_widths, known))
 
 
 def training_key(config: TrainConfig) -> str:
@@ -271,9 +271,23 @@ def training_key(config: TrainConfig) -> str:
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
-def predictions(trainings: Sequence[TrainingResult]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The classes that each training's net read, uint8, and how sure it was, float32; both ``(trainings, n)``."""
+def _widths(key: str) -> tuple[int, ...]:
+    """The hidden layers of a `training_key`."""
+    return checked(tuple[int, ...], parse_json(key)["hidden"])
+
+
+def predictions(trainings: Sequence[TrainingResult], dataset: Dataset) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The classes that each training's net read, uint8, and how sure it was, float32; both ``(trainings, n)``.
+
+    Raises:
+        InputError: they are not of this data.
+    """
     import numpy as np
 
+    images = len(trainings[0].predicted)
+    for each in trainings:
+        fits = (len(each.predicted), len(each.confidence)) == (images, 4 * images)
+        if not 0 < images <= len(dataset.test_labels) or not fits or max(each.predicted) >= dataset.classes:
+            raise InputError(f"trainings.jsonl: damaged: the training with seed {each.seed} is not of these test images")
     predicted = np.array([np.frombuffer(each.predicted, np.uint8) for each in trainings])
     return predicted, np.array([np.frombuffer(each.confidence, np.float32) for each in trainings])

@@ -62,10 +62,10 @@ def evaluate(
     if quiet:
         screen.print(accuracy, soft_wrap=True)
         return evaluation.to_dict()
-    screen.print(Text(f"Model  {saved.path}"), soft_wrap=True)
-    screen.print(Text(f"Data   {dataset.name}: {len(dataset.test_labels):,} test images"))
+    screen.print(rendering.line(f"Model  {saved.path}"), soft_wrap=True)
+    screen.print(rendering.line(f"Data   {dataset.name}: {len(dataset.test_labels):,} test images"))
     for note in dataset.notes:
-        screen.print(Text(f"       {note}", style="yellow"))
+        screen.print(rendering.line(f"       {note}", "yellow"))
     screen.print()
     screen.print(accuracy)
     screen.print(Text(f"Test loss {loss:.4f}"))

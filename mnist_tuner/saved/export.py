@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from mnist_tuner._version import __version__
 from mnist_tuner.errors import InputError, RunError
+from mnist_tuner.render.run import line
 from mnist_tuner.reports.report import SCHEMA_VERSION
 from mnist_tuner.saved.model import METADATA, SavedModel, find_model
 from mnist_tuner.trainer.files import TEMPORARY, atomic_write
@@ -81,11 +81,11 @@ def export(
     except Exception as error:  # whatever the converters raise
         raise RunError(f"the model cannot be written as {kind}: {type(error).__name__}: {error}") from error
     if quiet:
-        screen.print(Text(str(target)), soft_wrap=True)
+        screen.print(line(str(target)), soft_wrap=True)
     else:
         height, width = image_shape
         screen.print(
-            Text(f"{target}: {kind}, uint8 (n, {height}, {width}) to {metadata['classes']} probabilities"), soft_wrap=True
+            line(f"{target}: {kind}, uint8 (n, {height}, {width}) to {metadata['classes']} probabilities"), soft_wrap=True
         )
     return {"schema_version": SCHEMA_VERSION, "command": "export", "format": kind, "path": str(target), "metadata": metadata}
 

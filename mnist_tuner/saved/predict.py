@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.render.predictions import sentence, summary, with_picture
-from mnist_tuner.render.run import Terminal
+from mnist_tuner.render.run import Terminal, line
 from mnist_tuner.reports.predictions import Prediction, Predictions, Problem
 from mnist_tuner.saved.likeness import Likeness
 from mnist_tuner.saved.model import SavedModel, find_model
@@ -64,7 +64,7 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
             result = file if isinstance(file, Problem) else _prepared(file, shape, way)
             if isinstance(result, Problem):
                 problems.append(result)
-                (Terminal(stderr=True) if quiet else screen).print(Text(result.error, style="red"), soft_wrap=True)
+                (Terminal(stderr=True) if quiet else screen).print(line(result.error, "red"), soft_wrap=True)
             else:
                 prepared.append((str(file), result))
     if not prepared:
@@ -87,12 +87,12 @@ def _show(screen: Console, found: Sequence[Prediction], seen: UInt8Array, quiet:
     for prediction, image in zip(found, seen, strict=True):
         if quiet:
             doubt = "" if prediction.doubt is None else f"  doubtful: {prediction.doubt}"
-            screen.print(Text(f"{prediction.name}{doubt}"), soft_wrap=True)
+            screen.print(line(f"{prediction.name}{doubt}"), soft_wrap=True)
         elif len(found) <= MOST_PICTURES:
             screen.print(with_picture(prediction, image))
             screen.print()
         else:
-            screen.print(Text.assemble(prediction.file, "  ", sentence(prediction)), soft_wrap=True)
+            screen.print(Text.assemble(line(prediction.file), "  ", sentence(prediction)), soft_wrap=True)
 
 
 def _files(image: str) -> list[str | Problem]:

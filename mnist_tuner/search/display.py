@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tuner.errors import printable
 from mnist_tuner.search.trial import Observer, TrialSummary, hyperparameter_names, ranked, score_text
 from mnist_tuner.trainer.duration import duration_text
 from mnist_tuner.trainer.live import Place, open_place
@@ -252,7 +253,7 @@ class SearchDisplay(Observer):
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def _draw(self) -> None:
         if self._live is None or time.monotonic() - self._drawn < REFRESH_SECONDS:

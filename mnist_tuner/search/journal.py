@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.files import atomic_write
+from mnist_tuner.trainer.files import atomic_write, open_file, parse_json
+
+MOST_BYTES = 4_000_000_000
+"""Of a journal: a million trials take one."""
 
 
 class Journal:
@@ -67,6 +70,7 @@ class Journal:
         self._file.close()
 
     def _cut_torn_end(self) -> None:
+        open_file(self.path, MOST_BYTES).close()
         with self.path.open("r+b") as file:
             content = file.read()
             whole = content.rfind(b"\n") + 1
@@ -79,14 +83,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """A journal's lines, the first one included; somebody may be writing there.
 
     Raises:
-        InputError: a line is damaged.
+        InputError: a line is damaged, or it is no file.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path, MOST_BYTES) as file:
         for number, text in enumerate(file, 1):
             try:
-                entry = json.loads(text)
-            except (ValueError, RecursionError):
+                entry = parse_json(text)
+            except ValueError:
                 entry = None
             if not isinstance(entry, dict):
                 raise InputError(f"{path}: line {number} is damaged: not a JSON object")

@@ -20,6 +20,7 @@ import numpy as np
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.journal import Journal, read_lines
 from mnist_tuner.search.trial import TrialResult, TrialSummary
+from mnist_tuner.trainer.checked import checked, what_is_wrong
 from mnist_tuner.trainer.files import atomic_path, atomic_write
 
 FORMAT_VERSION = 1
@@ -80,9 +81,9 @@ class Study:
         """
         for number, entry in enumerate(self.journal.entries(), 2):
             try:
-                yield _result(entry)
+                yield _result(entry, str(self.journal.identity.get("objective")).rpartition(" (")[0])
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{self.journal.path}: line {number} is damaged: {error!r}") from None
+                raise InputError(f"{self.journal.path}: line {number} is damaged: {what_is_wrong(error)}") from None
 
     @staticmethod
     def summaries(folder: Path, objective: str) -> list[TrialSummary]:
@@ -90,7 +91,7 @@ class Study:
         found = []
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             for entry in islice(read_lines(folder / "journal.jsonl"), 1, None):
-                values, result = _result(entry)
+                values, result = _result(entry, objective)
                 found.append(result.summary(values, objective))
         return sorted(found, key=lambda summary: summary.trial_id)
 
@@ -178,10 +179,12 @@ class Study:
         self.journal.close()
 
 
-def _result(entry: dict[str, Any]) -> tuple[dict[str, Any], TrialResult]:
-    """A journal's entry as the hyperparameters' values and the result."""
-    values = dict(entry.pop("values"))
-    return values, TrialResult.from_json(entry)
+def _result(entry: dict[str, Any], objective: str) -> tuple[dict[str, Any], TrialResult]:
+    """A journal's entry as the hyperparameters' values and the result, which has the objective."""
+    result = TrialResult.from_json(entry)
+    if objective and not all(replicate.history.get(objective) for replicate in result.replicates):
+        raise ValueError(f"a replicate has no {objective}")
+    return checked(dict[str, Any], entry["values"]), result
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -8,9 +8,12 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from annotated_types import Ge, Predicate
 
 from mnist_tuner.runs import finite
+from mnist_tuner.trainer.checked import checked
 
 Reporter = Callable[[dict[str, Any]], None]
 """Is told of each epoch that a trial ends: replicate (from 0), epoch (from 1), value (the objective)."""
@@ -73,6 +76,15 @@ class Replicate:
 
 
 @dataclass(frozen=True)
+class _Replicate:
+    """A replicate as it is stored: with null where a metric was not finite."""
+
+    seed: int
+    history: Mapping[str, tuple[float | None, ...]]
+    scored: Annotated[int, Ge(0)] | None = None
+
+
+@dataclass(frozen=True)
 class TrialResult:
     """What came of a trial.
 
@@ -93,10 +105,10 @@ class TrialResult:
         states: see `TrialSpec.keeps_states`.
     """
 
-    trial_id: str
-    status: str
+    trial_id: Annotated[str, Predicate(str.isdecimal)]
+    status: Literal["completed", "failed"]
     replicates: tuple[Replicate, ...] = ()
-    initial_epoch: int = 0
+    initial_epoch: Annotated[int, Ge(0)] = 0
     parameters: int | None = None
     seconds: float = 0.0
     worker: str = ""
@@ -156,22 +168,21 @@ class TrialResult:
         """What `to_json` gave.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError, KeyError: it is something else.
         """
         replicates = tuple(
             Replicate(
-                int(replicate["seed"]),
-                {
-                    str(name): tuple(math.nan if value is None else float(value) for value in history)
-                    for name, history in replicate["history"].items()
-                },
-                None if replicate.get("scored") is None else int(replicate["scored"]),
+                each.seed,
+                {name: tuple(math.nan if v is None else v for v in of) for name, of in each.history.items()},
+                each.scored,
             )
-            for replicate in values["replicates"]
+            for each in checked(tuple[_Replicate, ...], values["replicates"])
         )
-        if values["status"] not in ("completed", "failed"):
-            raise ValueError(f"status is {values['status']!r}")
-        return cls(**{**values, "replicates": replicates, "found": tuple(values.get("found", ()))})
+        kept = {name: value for name, value in values.items() if name not in ("weights", "states", "traceback")}
+        result = checked(cls, {**kept, "replicates": replicates})
+        if bool(replicates) != result.completed:
+            raise ValueError(f"the trial is {result.status} and has {len(replicates)} replicates")
+        return result
 
 
 @dataclass(frozen=True, slots=True)
