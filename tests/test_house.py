@@ -118,7 +118,16 @@ def test_importing_does_not_load_tensorflow(module: str) -> None:
 
 
 def test_the_trainer_needs_few_packages() -> None:
-    allowed = {"mnist_tuner", "keras", "numpy", "pydantic", "rich", "safetensors", "tensorboard", "tensorflow"} | sys.stdlib_module_names
+    allowed = {
+        "mnist_tuner",
+        "keras",
+        "numpy",
+        "pydantic",
+        "rich",
+        "safetensors",
+        "tensorboard",
+        "tensorflow",
+    } | sys.stdlib_module_names
     allowed |= {"IPython"}  # in a notebook it is there
     for path in (PACKAGE / "trainer").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -179,7 +179,7 @@ class OneSeed(Steps):
         """Fits."""
         import tensorflow as tf
 
-        from mnist_tuner.trainer import EarlyStopping, Profiler
+        from mnist_tuner.trainer import CheckpointError, EarlyStopping, Profiler
 
         run = self.run
         self.history = history_callback(lambda epoch: load_drawing())  # from then on the compiled loop leaves Python time
@@ -194,6 +194,8 @@ class OneSeed(Steps):
         started = time.perf_counter()
         try:
             self.trainer.fit(self.model, datamodule=self.data, ckpt_path="last" if resuming else None)
+        except CheckpointError as error:
+            raise InputError(f"{run.folder / 'checkpoints'}: {error}") from None
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError("the machine's memory is too small for this net and batch size") from error
         except tf.errors.OpError as error:

@@ -168,7 +168,7 @@ def history_callback(heard: Callable[[int], None] = lambda epoch: None) -> Any:
             return {"epochs": self.epochs}
 
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            self.epochs = state_dict["epochs"]
+            self.epochs = checked(list[dict[str, int | float | None]], state_dict["epochs"])
 
         def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
             self.began = time.perf_counter()

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tuner.trainer.files import atomic_write
+from mnist_tuner.errors import brief, printable
+from mnist_tuner.trainer.checked import checked, what_is_wrong
+from mnist_tuner.trainer.files import atomic_write, parse_json
 from mnist_tuner.trainer.progress import Progress
 
 FORMAT_VERSION = 3
@@ -19,7 +21,10 @@ _KEY = "mnist_tuner"
 
 
 class CheckpointError(ValueError):
-    """A file is not a whole checkpoint of ours, or does not fit the model."""
+    """A file is not a whole checkpoint of ours, or does not fit the model. The message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Saved(Protocol):
@@ -206,20 +211,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
             text = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from None
+        raise CheckpointError(f"{path}: not a whole checkpoint ({brief(str(error))})") from None
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of mnist_tuner")
     try:
-        header = json.loads(text)
+        header = parse_json(text, finite=False)
         version = header.pop("format_version")
         if version > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path}: written by a newer mnist_tuner (format {version}, this one reads {FORMAT_VERSION}): upgrade it"
             )
-        progress = Progress(**(header.pop("progress") if version > 2 else _old_progress(header)))
-        return Checkpoint(CheckpointHeader(progress=progress, **header), tensors)
-    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error})") from None
+        progress = header.pop("progress") if version > 2 else _old_progress(header)
+        checkpoint = Checkpoint(checked(CheckpointHeader, {**header, "progress": progress}), tensors)
+        for name in ("callbacks", "extra", "datamodule"):
+            checked(dict[str, Any], checkpoint.arrays_in(getattr(checkpoint.header, name)))
+        return checkpoint
+    except CheckpointError:
+        raise
+    except (RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({what_is_wrong(error)})") from None
 
 
 def _old_progress(header: dict[str, Any]) -> dict[str, Any]:

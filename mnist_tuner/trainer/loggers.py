@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mnist_tuner.trainer.checked import checked
 from mnist_tuner.trainer.files import atomic_path, atomic_write
 
 
@@ -62,8 +63,12 @@ class CSVLogger(Logger):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(self.path, self._text(self._rows, header=True))
         else:
-            with self.path.open("a", newline="") as file:
-                file.write(self._text([row], header=False))
+            try:
+                with self.path.open("a", newline="") as file:
+                    file.write(self._text([row], header=False))
+            except OSError as error:  # a full disk does not say what did not fit
+                error.filename = error.filename or str(self.path)
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """The number of rows, and the columns."""
@@ -71,15 +76,15 @@ class CSVLogger(Logger):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Cuts the file back to these rows."""
-        rows = []
+        count, columns, rows = checked(int, state_dict["rows"]), checked(list[str], state_dict["columns"]), []
         if self.path.is_file():
             with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))[: state_dict["rows"]]
-        if len(rows) < state_dict["rows"]:
-            warnings.warn(f"{self.path} holds {len(rows)} rows of the {state_dict['rows']} at the checkpoint", stacklevel=2)
+                rows = list(csv.DictReader(file))[:count]
+        if len(rows) < count:
+            warnings.warn(f"{self.path} holds {len(rows)} rows of the {count} at the checkpoint", stacklevel=2)
         # An empty cell is a metric that was not there; what a line torn in mid-write lacks is None.
-        self._rows = [{name: value for name, value in row.items() if name in state_dict["columns"] and value} for row in rows]
-        self._columns = list(state_dict["columns"])
+        self._rows = [{name: value for name, value in row.items() if name in columns and value} for row in rows]
+        self._columns = columns
         if rows:
             atomic_write(self.path, self._text(self._rows, header=True))
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mnist_tuner._version import __version__
 from mnist_tuner.trainer.backend import installed_version
 from mnist_tuner.trainer.base import TrainerBase
 from mnist_tuner.trainer.callbacks import ModelCheckpoint
+from mnist_tuner.trainer.checked import what_is_wrong
 from mnist_tuner.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointHeader, read_checkpoint
 from mnist_tuner.trainer.data import ArrayLoader, Loader
 from mnist_tuner.trainer.hooks import Callback
@@ -128,16 +130,28 @@ def resume_callbacks(trainer: TrainerBase, module: Module, checkpoint: Checkpoin
         callback.on_load_checkpoint(trainer, module, entries)
     for key, callback in _keyed(trainer.callbacks):
         if key in entries["callbacks"]:
-            callback.load_state_dict(entries["callbacks"][key])
+            with _fitting(key):
+                callback.load_state_dict(entries["callbacks"][key])
     if trainer.datamodule is not None and header.datamodule:
-        trainer.datamodule.load_state_dict(checkpoint.arrays_in(header.datamodule))
+        with _fitting("the data module"):
+            trainer.datamodule.load_state_dict(checkpoint.arrays_in(header.datamodule))
     trainer.progress = replace(header.progress, validation=dict(header.progress.validation))
     if header.progress.ended:
         trainer.progress.next_epoch()
     trainer.callback_metrics = dict(header.metrics)
     trainer.jit_compiled, trainer.validation_jit_compiled = header.jit_compiled, header.validation_jit_compiled
     for logger, state in zip(trainer.loggers, header.loggers, strict=False):
-        logger.load_state_dict(state)
+        with _fitting(type(logger).__name__):
+            logger.load_state_dict(state)
+
+
+@contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """Names whose state it is that cannot be taken back."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint's state of {what} is damaged ({what_is_wrong(error)})") from error
 
 
 def make_ready(verb: Verb, loader: Loader | None) -> None:
@@ -169,8 +183,10 @@ def _resume_training(module: Module, checkpoint: Checkpoint) -> bool:
     header = checkpoint.header
     metrics_restored = checkpoint.restore(module)
     if "random/global" in checkpoint.tensors:
-        global_generator().state.assign(checkpoint.tensors["random/global"])
-    log_of(module, RunningStage.TRAINING).restore(header.logs)
+        with _fitting("Keras's random generator"):
+            global_generator().state.assign(checkpoint.tensors["random/global"])
+    with _fitting("what was logged"):
+        log_of(module, RunningStage.TRAINING).restore(header.logs)
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     if header.threads != threads:
         named = [f"{number} threads" if number else "as many threads as TensorFlow chose" for number in (header.threads, threads)]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_tuner.trainer.callbacks.monitor import MonitorCallback
+from mnist_tuner.trainer.checked import checked
 
 if TYPE_CHECKING:
     from mnist_tuner.trainer.base import TrainerBase
     from mnist_tuner.trainer.module import Module
+
+
+@dataclass
+class _State:
+    wait_count: int
+    best_score: float
+    stopped_epoch: int
+    stopping_reason_message: str | None
 
 
 class EarlyStopping(MonitorCallback):
@@ -79,12 +89,11 @@ class EarlyStopping(MonitorCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counts and the best score."""
-        names = ("wait_count", "best_score", "stopped_epoch", "stopping_reason_message")
-        return {name: getattr(self, name) for name in names}
+        return {each.name: getattr(self, each.name) for each in fields(_State)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them back."""
-        vars(self).update(state_dict)
+        vars(self).update(vars(checked(_State, state_dict)))
         self._resumed = True
 
     def on_train_start(self, trainer: TrainerBase, module: Module) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_tuner.trainer.callbacks.monitor import MonitorCallback
+from mnist_tuner.trainer.checked import checked
 from mnist_tuner.trainer.files import atomic_path
 from mnist_tuner.trainer.progress import TrainerFn
 
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
     from mnist_tuner.trainer.module import Module
 
 SUFFIX = ".safetensors"
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps; the files' names are those within the folder."""
+
+    best_k_models: dict[str, float]
+    best_model_path: str
+    current_score: float | None
+    last_model_path: str
+    leaving: str = ""
 
 
 class ModelCheckpoint(MonitorCallback):
@@ -90,7 +103,8 @@ class ModelCheckpoint(MonitorCallback):
         self.current_score: float | None = None
         self.last_model_path = ""
         self._saved_batch = 0
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: _State | None = None
+        self._leaving = ""
         self._folder = Path()
 
     @property
@@ -109,6 +123,7 @@ class ModelCheckpoint(MonitorCallback):
             "best_model_path": self._name(self.best_model_path),
             "current_score": self.current_score,
             "last_model_path": self._name(self.last_model_path),
+            "leaving": self._name(self._leaving),
         }
 
     def _name(self, path: str) -> str:
@@ -117,7 +132,7 @@ class ModelCheckpoint(MonitorCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with those of these files that are there."""
-        self._loaded = state_dict
+        self._loaded = checked(_State, state_dict)
 
     def on_fit_start(self, trainer: TrainerBase, module: Module) -> None:
         """Makes the files' names paths again."""
@@ -128,13 +143,18 @@ class ModelCheckpoint(MonitorCallback):
             return
 
         def there(name: str) -> str:
-            return str(folder / name) if name and (folder / name).is_file() else ""
+            path = folder / name
+            own = path.suffix == SUFFIX and path.resolve().is_relative_to(folder.resolve())
+            return str(path) if own and path.is_file() else ""
 
-        self.best_k_models = {there(name): score for name, score in state["best_k_models"].items() if there(name)}
-        self.best_model_path = there(state["best_model_path"])
-        self.last_model_path = there(state["last_model_path"])
-        self.current_score = state["current_score"]
+        self.best_k_models = {there(name): score for name, score in state.best_k_models.items() if there(name)}
+        self.best_model_path = there(state.best_model_path)
+        self.last_model_path = there(state.last_model_path)
+        self.current_score = state.current_score
         self._rank()
+        self._leaving = there(state.leaving)
+        if self._leaving not in (kept := {self.best_model_path, self.last_model_path, *self.best_k_models} - {""}) and kept:
+            self._leave(max(map(Path, kept), key=lambda path: path.stat().st_mtime_ns))  # killed before the older file had gone
 
     def on_train_steps_end(self, trainer: TrainerBase, module: Module) -> None:
         """Saves at every so many steps."""
@@ -201,10 +221,15 @@ class ModelCheckpoint(MonitorCallback):
             self._save_last(trainer)
 
     def _save_newest(self, trainer: TrainerBase, metrics: dict[str, float]) -> None:
-        previous, self.best_model_path = self.best_model_path, str(self._path(trainer, metrics, self.best_model_path))
-        self._write(trainer, self.best_model_path)
-        if self.save_top_k == 1 and previous and previous != self.best_model_path:
-            Path(previous).unlink(missing_ok=True)
+        previous, path = self.best_model_path, str(self._path(trainer, metrics, self.best_model_path))
+        self._leaving = previous if self.save_top_k == 1 and previous != path else ""
+        self.best_model_path = path
+        try:
+            self._write(trainer, path)
+        except BaseException:
+            self.best_model_path = previous
+            raise
+        self._leave(Path(path))
 
     def _save_best(self, trainer: TrainerBase, metrics: dict[str, float], score: float) -> None:
         self.current_score = score
@@ -214,12 +239,19 @@ class ModelCheckpoint(MonitorCallback):
             return
         leaving = self.kth_best_model_path if full else ""
         path = str(self._path(trainer, metrics, leaving))
+        self._leaving = leaving if leaving != path else ""
         self.best_k_models.pop(leaving, None)
         self.best_k_models[path] = score
         self._rank()
         self._write(trainer, path)
-        if leaving and leaving != path:
-            Path(leaving).unlink(missing_ok=True)
+        self._leave(Path(path))
+
+    def _leave(self, newer: Path) -> None:
+        """Removes the file in whose place a newer one has come."""
+        old = Path(self._leaving)
+        if self._leaving and old.is_file() and old.stat().st_mtime_ns <= newer.stat().st_mtime_ns:
+            old.unlink()
+        self._leaving = ""
 
     def _save_last(self, trainer: TrainerBase) -> None:
         self.last_model_path = str(self.folder(trainer) / f"last{SUFFIX}")

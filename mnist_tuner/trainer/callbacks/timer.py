@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from mnist_tuner.trainer.checked import checked
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.hooks import Callback
 
@@ -51,7 +52,7 @@ class Timer(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Counts from there."""
-        self._elapsed = dict(state_dict["time_elapsed"])
+        self._elapsed = checked(dict[str, float], state_dict["time_elapsed"])
 
     def on_train_start(self, trainer: TrainerBase, module: Module) -> None:
         """The training's time begins to run; a resumed training whose time is over stops."""
