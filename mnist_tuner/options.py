@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -46,12 +46,16 @@ class Option:
         """Its name on the command line."""
         return "--" + self.name.replace("_", "-")
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[Any, ...]:
         """The types that its value may have; of a list, its items'."""
         return tuple(kind for kind in get_args(self.hint) if kind is not ...) or (self.hint,)
 
-    @property
+    @cached_property
+    def _json_kinds(self) -> set[Any]:
+        return {{Path: str}.get(kind, kind) for kind in self.kinds} | ({int} if float in self.kinds else set())
+
+    @cached_property
     def is_text(self) -> bool:
         """Whether it is a text on the command line, and something else in Python."""
         return bool(self.separator or self.words)
@@ -93,10 +97,8 @@ class Option:
         Raises:
             InputError: it has.
         """
-        kinds: Any = tuple({Path: str, float: (float, int)}.get(kind, kind) for kind in self.kinds)
         is_list = isinstance(value, (list, tuple))
-        fits = [isinstance(item, kinds) and (type(item) is not bool or bool in kinds) for item in (value if is_list else [value])]
-        if is_list != bool(self.separator) or not all(fits):
+        if is_list != bool(self.separator) or not all(type(item) in self._json_kinds for item in (value if is_list else [value])):
             hint = inspect.formatannotation(self.hint).replace("pathlib._local.", "").replace("pathlib.", "")
             raise InputError(f"the configuration's {self.name} is {brief(repr(value))}: expected {hint}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.trainer.files import TEMPORARY, atomic_write, parse_json, read_file
+from mnist_tuner.trainer.files import TEMPORARY, atomic_write, read_file
 
 
 class RunDirectory:
@@ -58,8 +58,10 @@ class RunDirectory:
         Raises:
             InputError: it is no run's folder, or its manifest is damaged.
         """
+        from pydantic_core import from_json
+
         try:
-            manifest = parse_json(read_file(path / "run.json"))
+            manifest = from_json(read_file(path / "run.json"), allow_inf_nan=False)
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no folder of a run (it has no run.json)") from None
         except InputError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class ListedRun:
         """JSON values."""
         known = self.accuracy
         accuracy = None if known is None else {"value": known.value, "interval95": [known.low, known.high]}
-        return {**asdict(self), "accuracy": accuracy}
+        return {**vars(self), "accuracy": accuracy}
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def list_runs(parent: Path) -> Iterator[ListedRun | SkippedFolder]:
         InputError: there is no such folder.
     """
     try:
-        folders = sorted((path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")), reverse=True)
+        with os.scandir(parent) as entries:
+            folders = sorted((each.name for each in entries if each.name[0] != "." and each.is_dir()), reverse=True)
     except OSError as error:
         raise InputError(f"{parent}: {error.strerror}") from None
-    for path in folders:
+    for path in map(parent.joinpath, folders):
         try:
             yield _listed(path, load_report(path))
         except InputError as error:
@@ -81,7 +83,8 @@ def list_runs(parent: Path) -> Iterator[ListedRun | SkippedFolder]:
 
 def _listed(path: Path, report: RunReport | SearchReport) -> ListedRun:
     try:
-        date = time.strftime("%Y-%m-%d %H:%M", time.strptime(path.name[:15], "%Y%m%d-%H%M%S"))
+        day, time = path.name[:15].split("-")
+        date = datetime.fromisoformat(f"{day}T{time}").strftime("%Y-%m-%d %H:%M")
     except ValueError:
         date = None
     if isinstance(report, RunReport):

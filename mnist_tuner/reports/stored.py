@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -11,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import MaxLen, Predicate
 
+from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import SearchReport
@@ -45,6 +48,12 @@ _OPTIONS = {
 """The options that reports speak of."""
 
 
+@lru_cache
+def _check_options(command: str, config: str) -> None:
+    """Whether a configuration is one. Of thousands of runs most have the same."""
+    (SearchConfig if command == "search" else TrainConfig).from_dict(json.loads(config))
+
+
 def _check(report: RunReport | SearchReport) -> None:
     """Whether what reports rely on fits together.
 
@@ -54,7 +63,7 @@ def _check(report: RunReport | SearchReport) -> None:
     missing = [name for name in _OPTIONS[report.command] if name not in report.config]
     if missing:
         raise ValueError(f"its configuration says nothing of {missing[0]}")
-    _ = report.options
+    _check_options(report.command, json.dumps(report.config))
     for name in ("mnist_tuner", "tensorflow", "keras", "python"):
         if name not in report.versions:
             raise ValueError(f"it does not say the version of {name}")

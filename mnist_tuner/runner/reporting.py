@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from mnist_tuner.render import search as search_console
 from mnist_tuner.render.page import FIGURES, write_page
 from mnist_tuner.reports.comparison import ComparisonReport
 from mnist_tuner.reports.report import RunReport
-from mnist_tuner.reports.runs import compare_runs, list_document, list_runs
+from mnist_tuner.reports.runs import ListedRun, SkippedFolder, compare_runs, list_document, list_runs
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.stored import load_predictions, load_report
 
@@ -104,7 +104,13 @@ def runs(parent: Path = Path("runs"), screen: Console | None = None) -> dict[str
         InputError: there is no such folder.
     """
     screen = screen or Console()
-    listed = list(list_runs(parent))
-    for part in list_console.table(listed, parent):
+    listed: list[ListedRun | SkippedFolder] = []
+
+    def read() -> Iterator[ListedRun | SkippedFolder]:
+        for each in list_runs(parent):
+            listed.append(each)
+            yield each
+
+    for part in list_console.table(read(), parent, whole=not screen.is_terminal):
         screen.print(part, soft_wrap=True)
     return list_document(listed, parent)
