@@ -112,7 +112,8 @@ def compile_cache() -> Path | None:
     """The folder in which XLA keeps what it has compiled, so that the next process need not; None where there is none.
 
     What lies there is machine code: so there is one folder per TensorFlow and processor, in the user's cache folder, and it
-    must be the user's alone. A program that is read back computes the same bits as one that was just compiled.
+    must be the user's alone; those above it the user's or root's, and nobody else may put another in their place.
+    A program that is read back computes the same bits as one that was just compiled.
     MNIST_TUNER_COMPILE_CACHE=off turns it off. Only with the release that it was tried with: TensorFlow 2.19 cannot read what
     it has written, and begins again for ever.
     """
@@ -122,17 +123,27 @@ def compile_cache() -> Path | None:
     key = f"tensorflow-{installed_version('tensorflow')}-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = home / "mnist_tuner" / key
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "mnist_tuner").mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = home.resolve() / "mnist_tuner" / key
+        folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077
-        if not private or " " in str(folder) or not os.access(folder, os.W_OK):  # the flags are split at spaces
+        if (
+            not private or not all(map(_only_ours, folder.parents)) or " " in str(folder) or not os.access(folder, os.W_OK)
+        ):  # the flags are split at spaces
             return None
         for old in sorted(folder.iterdir(), key=lambda path: path.lstat().st_mtime)[:-CACHED_PROGRAMS]:
             old.unlink(missing_ok=True)
     except (OSError, RuntimeError):  # no home, or one that cannot be written
         return None
     return folder
+
+
+def _only_ours(parent: Path) -> bool:
+    """Whether nobody but the user and root can rename what lies in a folder."""
+    status = parent.lstat()
+    closed = not stat.S_IMODE(status.st_mode) & 0o022 or bool(status.st_mode & stat.S_ISVTX)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.getuid()) and closed
 
 
 @contextmanager

@@ -130,10 +130,30 @@ def judge(trainer: Trainer, module: Any, data: MNISTDataModule) -> tuple[npt.NDA
 
     Returns:
         The class that each image was read as, uint8 ``(n,)``; the softmax of the logits, float32 ``(n, classes)``; the mean loss.
+
+    Raises:
+        ArithmeticError: of an image it makes no finite number.
     """
     outputs = trainer.predict(module, datamodule=data)
     own, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    check_finite(probabilities)
     return own.argmax(axis=1).astype(np.uint8), probabilities, float(module.model.get_metrics_result()["loss"])
+
+
+def check_finite(probabilities: npt.NDArray[np.float32]) -> None:
+    """What is not finite is no answer.
+
+    Args:
+        probabilities: shape ``(n, classes)``.
+
+    Raises:
+        ArithmeticError: some are not, as after a training that diverged.
+    """
+    bad = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if bad:
+        raise ArithmeticError(
+            f"for {bad:,} of {len(probabilities):,} images the net makes no finite number: it has diverged or is damaged"
+        )
 
 
 def check_memory(option: str, hidden: Sequence[int], batch_size: int, dataset: Dataset, processes: int = 1) -> None:

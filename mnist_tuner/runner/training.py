@@ -27,7 +27,7 @@ from mnist_tuner.runner.seeds import SeveralSeeds
 from mnist_tuner.runner.session import Session, Steps, session
 from mnist_tuner.runner.trainings import history_callback
 from mnist_tuner.runs import RunDirectory
-from mnist_tuner.startup import compile_cache, load_tensorflow
+from mnist_tuner.startup import load_tensorflow
 from mnist_tuner.trainer.files import atomic_path
 from mnist_tuner.trainer.live import status
 
@@ -198,15 +198,6 @@ class OneSeed(Steps):
             raise InputError(f"{run.folder / 'checkpoints'}: {error}") from None
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError("the machine's memory is too small for this net and batch size") from error
-        except tf.errors.OpError as error:
-            cache = compile_cache()
-            if cache is None or str(cache) not in error.message:
-                raise
-            shutil.rmtree(cache, ignore_errors=True)
-            raise OSError(
-                f"the cache of compiled programs, {cache}, could not be used and has been deleted: start again, "
-                "or set MNIST_TUNER_COMPILE_CACHE=off"
-            ) from error
         run.seconds["fit_s"] = time.perf_counter() - started
         run.seconds["compile_s"] = self.trainer.compile_seconds
         self.trainer.loggers = []  # what is logged is the training; the test stands in the report

@@ -52,7 +52,10 @@ def evaluate(
     saved = find_model(path)
     dataset = saved.load_data(data, classes, split, transpose)
     model = saved.load(screen)
-    predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
+    try:
+        predicted, probabilities, loss = _judge(saved, model, MNISTDataModule(dataset), dataset)
+    except ArithmeticError as error:
+        raise InputError(f"{saved.path}: {error}") from None
     classes_in_all = max(dataset.classes, probabilities.shape[1])
     test = classification_report(dataset.test_labels, predicted, probabilities.max(axis=1), classes_in_all, loss)
     names = next((names for names in (dataset.class_names, saved.class_names) if len(names) == classes_in_all), ())

@@ -67,11 +67,14 @@ def export(
     if target.exists():
         raise InputError(f"{target}: exists already: remove it, or choose another place with --output")
     model = saved.load(screen)
-    from mnist_tuner.saved.network import with_preprocessing
+    from mnist_tuner.saved.network import read_images, with_preprocessing
 
     image_shape = saved.image_shape(model)
     whole = with_preprocessing(model, image_shape)
-    whole(np.zeros((1, *image_shape), np.uint8))  # Keras exports no model that has not been called
+    try:
+        read_images(whole, np.zeros((1, *image_shape), np.uint8))  # Keras exports no model that has not been called
+    except ArithmeticError as error:
+        raise InputError(f"{saved.path}: {error}") from None
     metadata = _metadata(saved, image_shape, int(whole.outputs[0].shape[-1]))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

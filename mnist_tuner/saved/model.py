@@ -5,7 +5,6 @@ What is wrong with it is said before TensorFlow is loaded; the network itself is
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Estimate, wilson_interval
 from mnist_tuner.reports.stored import load_report
 from mnist_tuner.startup import load_tensorflow
+from mnist_tuner.trainer.files import open_file, parse_json
 from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
@@ -179,13 +179,30 @@ def find_model(path: Path) -> SavedModel:
     return SavedModel(path, report, _metadata_in(path) if report is None else {})
 
 
+MOST_JSON = 16_000_000
+MOST_BYTES = 4_000_000_000
+
+
+def check_sizes(file: zipfile.ZipFile) -> None:
+    """Refuses an archive whose parts would be too much when they are unpacked.
+
+    Raises:
+        BadZipFile: they would.
+    """
+    for each in file.infolist():
+        most = MOST_JSON if each.filename.endswith(".json") else MOST_BYTES
+        if each.file_size > most:
+            raise zipfile.BadZipFile(f"{each.filename[:100]} unpacks to {each.file_size:,} bytes, more than {most:,}")
+
+
 def _metadata_in(path: Path) -> dict[str, Any]:
     """What an exported ``.keras`` file says of itself."""
     if path.suffix != ".keras":
         return {}
     try:
-        with zipfile.ZipFile(path) as file:
-            metadata = json.loads(file.read(METADATA))
+        with open_file(path) as content, zipfile.ZipFile(content) as file:
+            check_sizes(file)
+            metadata = parse_json(file.read(METADATA))
     except DAMAGES:  # whether it is damaged, its loading will tell
         return {}
     names = metadata.get("class_names", []) if isinstance(metadata, dict) else []

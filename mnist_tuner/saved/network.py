@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_tuner.errors import DAMAGES, InputError
-from mnist_tuner.mnist.baseline import build_baseline
+from mnist_tuner.mnist.baseline import build_baseline, check_finite
+from mnist_tuner.saved.model import check_sizes
+from mnist_tuner.trainer.checked import what_is_wrong
+from mnist_tuner.trainer.files import open_file, parse_json
 
 
 def load_keras_file(path: Path) -> keras.Model:
@@ -24,24 +26,22 @@ def load_keras_file(path: Path) -> keras.Model:
         InputError: the file is missing, damaged, or has something else in it.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_file(path) as content, zipfile.ZipFile(content) as file:
+            check_sizes(file)
             if file.testzip() is not None:  # Keras would crash the process on damaged weights, at its end
                 raise zipfile.BadZipFile("its checksums are wrong")
-            config = json.loads(file.read("config.json"))
+            config = parse_json(file.read("config.json"), finite=False)
+        foreign = next((found for part in _parts(config) if (found := _foreign(part))), None)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except DAMAGES as error:
-        raise InputError(f"{path}: not a .keras file, or a damaged one ({error})") from None
-    try:
-        foreign = next((found for part in _parts(config) if (found := _foreign(part))), None)
-    except RecursionError:
-        raise InputError(f"{path}: not a .keras file, or a damaged one") from None
+        raise InputError(f"{path}: not a .keras file, or a damaged one ({what_is_wrong(error)})") from None
     if foreign is not None:
         raise InputError(f"{path}: holds {foreign}, which could run code: only Keras's own layers are loaded")
     try:
         model = keras.models.load_model(path, safe_mode=True)
     except Exception as error:  # whatever Keras makes of a damaged file
-        raise InputError(f"{path}: not a model that Keras can load ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: not a model that Keras can load ({what_is_wrong(error)})") from None
     if not isinstance(model, keras.Model) or not model.built:
         raise InputError(f"{path}: not a built Keras model")
     return model
@@ -155,6 +155,12 @@ def read_images(model: keras.Model, images: np.ndarray[Any, np.dtype[np.uint8]],
 
     Returns:
         Probabilities, float32 ``(n, classes)``.
+
+    Raises:
+        ArithmeticError: they are not finite.
     """
     read = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-    return np.concatenate([read(tf.constant(images[i : i + batch_size])).numpy() for i in range(0, len(images), batch_size)])
+    found = [read(tf.constant(images[i : i + batch_size])).numpy() for i in range(0, len(images), batch_size)]
+    probabilities = np.concatenate(found)
+    check_finite(probabilities)
+    return probabilities

@@ -70,7 +70,10 @@ def predict(path: Path, images: Sequence[str], screen: Console | None = None, *,
     if not prepared:
         return Predictions(str(saved.path), (), tuple(problems))
     seen = np.array([each.image for _, each in prepared])
-    probabilities = read_images(whole, seen)
+    try:
+        probabilities = read_images(whole, seen)
+    except ArithmeticError as error:
+        raise InputError(f"{saved.path}: {error}") from None
     unlike = likeness.result().unlike(seen) if likeness is not None else np.zeros(len(seen), bool)
     names = saved.class_names if len(saved.class_names) == probabilities.shape[1] else ()
     found = tuple(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from mnist_tuner.trainer.data import Chunk, slice_batch
-from mnist_tuner.trainer.xla import Cost, cost_of, quick_random_numbers, takes_strings, without_gpu
+from mnist_tuner.trainer.xla import Cost, cost_of, kept_programs, quick_random_numbers, takes_strings, without_gpu
 
 JitCompile = Literal["auto"] | bool
 TARGET_CALL_SECONDS = 0.1
@@ -153,13 +154,8 @@ class CompiledLoop:
         loop = self._loop(chunk.cut)
         if known is not None and self._cost is not None and not self._cost.random:
             loop = lambda *arguments: known(*arguments)  # what has been traced is not traced again  # noqa: E731
-        with quick_random_numbers():
-            program = self._traced(loop, chunk, jit=True)
-        began = time.perf_counter()
         try:
-            if takes_strings(program.graph):
-                raise ValueError("XLA cannot compile this step: it takes strings")
-            program(*_arguments(chunk, 0, 0))  # no step: XLA compiles now, and if it refuses, no variable has been touched
+            self._programs[key] = self._by_xla(loop, chunk)
         except (ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if self._jit_compile is True:
                 raise
@@ -172,8 +168,30 @@ class CompiledLoop:
             )
             self._jit_compile = self.jit_compiled = False
             return self._plain(chunk)
+        return self._programs[key]
+
+    def _by_xla(self, loop: Callable[..., Any], chunk: Chunk) -> Any:
+        """What XLA makes of it; without what it had kept on the disk, if with that it fails."""
+        try:
+            return self._by_xla_once(loop, chunk)
+        except Exception:
+            folder = kept_programs()
+            if folder is None:
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            program = self._by_xla_once(loop, chunk)
+            warnings.warn(f"{folder}: a compiled program was damaged; all have been deleted, and are compiled anew", stacklevel=2)
+            return program
+
+    def _by_xla_once(self, loop: Callable[..., Any], chunk: Chunk) -> Any:
+        with quick_random_numbers():
+            program = self._traced(loop, chunk, jit=True)
+        began = time.perf_counter()
+        if takes_strings(program.graph):
+            raise ValueError("XLA cannot compile this step: it takes strings")
+        program(*_arguments(chunk, 0, 0))  # no step: XLA compiles now, and if it refuses, no variable has been touched
         self.xla_seconds += time.perf_counter() - began
-        self._programs[key] = program
         return program
 
     def _traced(self, loop: Callable[..., Any], chunk: Chunk, jit: bool = False, any_size: bool = False) -> Any:
