@@ -128,9 +128,8 @@ def compile_cache() -> Path | None:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077
-        if (
-            not private or not all(map(_only_ours, folder.parents)) or " " in str(folder) or not os.access(folder, os.W_OK)
-        ):  # the flags are split at spaces
+        private = private and all(map(_only_ours, folder.parents))
+        if not private or " " in str(folder) or not os.access(folder, os.W_OK):  # the flags are split at spaces
             return None
         for old in sorted(folder.iterdir(), key=lambda path: path.lstat().st_mtime)[:-CACHED_PROGRAMS]:
             old.unlink(missing_ok=True)

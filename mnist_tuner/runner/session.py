@@ -215,16 +215,21 @@ def session(
     else:
         folder, before = RunDirectory.open(resume)
         earlier = load_report(resume)
-    folder.lock()
-    report = begin(
-        status="running",
-        run_dir=str(folder.path),
-        seed=config.seed,
-        config=config.to_dict(),
-        device=f"CPU ({os.cpu_count()} cores)",
-        versions=versions,
-    )
-    folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+    try:
+        folder.lock()
+        report = begin(
+            status="running",
+            run_dir=str(folder.path),
+            seed=config.seed,
+            config=config.to_dict(),
+            device=f"CPU ({os.cpu_count()} cores)",
+            versions=versions,
+        )
+        folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+    except BaseException:  # ended in its first moment: there is nothing in it
+        if resume is None:
+            folder.discard()
+        raise
     run = Session(command, config, folder, before, earlier, report, screen, quiet, began)
     try:
         yield run
