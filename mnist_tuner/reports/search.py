@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tuner.config import SearchConfig, TrainConfig
+from mnist_tuner.errors import InputError
 from mnist_tuner.reports.comparison import Comparison, Contestant, net_name
 from mnist_tuner.reports.report import SCHEMA_VERSION, ClassificationReport, DataSummary, Status
 from mnist_tuner.reports.statistics import Count, Finite, Share, expected_maximum, narrowest_within, pooled_sd
 from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.search.versions import WorkerInfo
+from mnist_tuner.trainer.checked import what_is_wrong
+from mnist_tuner.trainer.files import read_file
 
 OBJECTIVE = "val_accuracy"
 
@@ -44,14 +48,21 @@ def read_curves(path: Path, wanted: Collection[str]) -> tuple[Curve, ...]:
 
     Returns:
         One for each trial that is in the table and has been completed, in its order.
+
+    Raises:
+        InputError: it is damaged.
     """
     found: dict[str, dict[str, dict[int, float | None]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    try:
+        for row in csv.DictReader(io.StringIO(read_file(path).decode(), newline="")):
             if row["trial"] in wanted and row["epoch"]:
                 replicate = found.setdefault(row["trial"], {}).setdefault(row["replicate"], {})
                 score = float(row[OBJECTIVE] or "nan")
                 replicate[int(row["epoch"])] = score if math.isfinite(score) else None
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: damaged: {what_is_wrong(error)}") from None
     return tuple(
         Curve(trial, tuple(next(iter(of.values()))), tuple(tuple(scores.values()) for scores in of.values()))
         for trial, of in found.items()

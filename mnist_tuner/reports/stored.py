@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from mnist_tuner.reports.statistics import Count, Finite, Positive, Share
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.trial import TrialSummary
 from mnist_tuner.trainer.checked import checked, what_is_wrong
-from mnist_tuner.trainer.files import atomic_write
+from mnist_tuner.trainer.files import atomic_write, check_sizes, open_file
 
 
 def load_report(folder: Path) -> RunReport | SearchReport:
@@ -201,14 +202,17 @@ def load_predictions(report: RunReport | SearchReport) -> TestPredictions:
     """
     path = Path(report.run_dir, "test_predictions.npz")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            check_sizes(archive)
+            file.seek(0)
+            arrays = np.load(file, allow_pickle=False)
             single = "seed" in arrays  # of one training
             labels, predicted, mistakes = (arrays[name] for name in ("labels", "predicted", "mistakes"))
             seeds = arrays["seed"] if single else arrays["seeds"]
     except FileNotFoundError:
         raise InputError(f"{path}: there is none: the run has not been tested") from None
     except DAMAGES as error:
-        raise InputError(f"{path}: damaged ({error})") from None
+        raise InputError(f"{path}: damaged ({what_is_wrong(error)})") from None
     shapes = ", ".join(f"{array.dtype} {array.shape}" for array in (labels, predicted, seeds, mistakes))
     searched = isinstance(report, SearchReport)
     fits = predicted.ndim == 3 and seeds.ndim == 2 and not single if searched else True
@@ -216,7 +220,8 @@ def load_predictions(report: RunReport | SearchReport) -> TestPredictions:
         predicted, seeds = predicted[None], seeds[None]
     elif searched and fits and len(seeds):  # the first net is the winner
         predicted, seeds = predicted[0], seeds[0]
-    fits = fits and all(np.issubdtype(array.dtype, np.integer) for array in (labels, predicted, seeds, mistakes))
-    if not fits or labels.ndim != 1 or seeds.ndim != 1 or mistakes.ndim != 3 or predicted.shape != (len(seeds), len(labels)):
+    fits = fits and np.issubdtype(seeds.dtype, np.integer) and labels.dtype == predicted.dtype == mistakes.dtype == np.uint8
+    fits = fits and (labels.ndim, seeds.ndim, mistakes.ndim) == (1, 1, 3) and predicted.shape == (len(seeds), len(labels))
+    if not fits or not predicted.size or 0 in mistakes.shape[1:]:
         raise InputError(f"{path}: damaged: arrays of {shapes}")
     return TestPredictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)

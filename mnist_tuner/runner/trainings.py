@@ -227,15 +227,7 @@ def train_all(
         OSError: a result could not be written.
     """
     with closing(Journal(path) if path.exists() else Journal.create(path, {"kept": "trainings"})) as journal:
-        known: dict[str, TrainingResult] = {}
-        owner = ""
-        for entry in journal.entries():
-            try:
-                known[entry["of"]] = TrainingResult.from_json(entry)
-                owner = entry["of"] if entry["model"] else owner
-                _widths(entry["of"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: damaged: an entry is no training's result: {what_is_wrong(error)}") from None
+        known, owner = read_trainings(journal)
         places = [training_key(config) for config in configs]
         waiting = []
         for number, place in enumerate(places):
@@ -262,6 +254,24 @@ def train_all(
                 pump.start(f"training-{number}", TrainingSpec(configs[number], keeps_model=number == 0))
             pump.wait()
         return [known[place] for place in places], list(map(_widths, known))
+
+
+def read_trainings(journal: Journal) -> tuple[dict[str, TrainingResult], str]:
+    """What a journal has of trainings, by their keys, and the key of the one whose model was kept last.
+
+    Raises:
+        InputError: an entry is damaged.
+    """
+    known: dict[str, TrainingResult] = {}
+    owner = ""
+    for entry in journal.entries():
+        try:
+            _widths(entry["of"])
+            known[entry["of"]] = TrainingResult.from_json(entry)
+            owner = entry["of"] if entry["model"] else owner
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{journal.path}: damaged: an entry is no training's result: {what_is_wrong(error)}") from None
+    return known, owner
 
 
 def training_key(config: TrainConfig) -> str:

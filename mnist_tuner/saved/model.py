@@ -21,7 +21,7 @@ from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Estimate, wilson_interval
 from mnist_tuner.reports.stored import load_report
 from mnist_tuner.startup import load_tensorflow
-from mnist_tuner.trainer.files import open_file, parse_json
+from mnist_tuner.trainer.files import check_sizes, open_file, parse_json
 from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
@@ -177,22 +177,6 @@ def find_model(path: Path) -> SavedModel:
     folder = path.parent.parent if path.suffix == ".safetensors" else path.parent
     report = load_report(folder) if (folder / "run.json").exists() else None
     return SavedModel(path, report, _metadata_in(path) if report is None else {})
-
-
-MOST_JSON = 16_000_000
-MOST_BYTES = 4_000_000_000
-
-
-def check_sizes(file: zipfile.ZipFile) -> None:
-    """Refuses an archive whose parts would be too much when they are unpacked.
-
-    Raises:
-        BadZipFile: they would.
-    """
-    for each in file.infolist():
-        most = MOST_JSON if each.filename.endswith(".json") else MOST_BYTES
-        if each.file_size > most:
-            raise zipfile.BadZipFile(f"{each.filename[:100]} unpacks to {each.file_size:,} bytes, more than {most:,}")
 
 
 def _metadata_in(path: Path) -> dict[str, Any]:

@@ -14,9 +14,8 @@ import tensorflow as tf
 
 from mnist_tuner.errors import DAMAGES, InputError
 from mnist_tuner.mnist.baseline import build_baseline, check_finite
-from mnist_tuner.saved.model import check_sizes
 from mnist_tuner.trainer.checked import what_is_wrong
-from mnist_tuner.trainer.files import open_file, parse_json
+from mnist_tuner.trainer.files import check_sizes, open_file, parse_json
 
 
 def load_keras_file(path: Path) -> keras.Model:

@@ -182,8 +182,8 @@ class Study:
 def _result(entry: dict[str, Any], objective: str) -> tuple[dict[str, Any], TrialResult]:
     """A journal's entry as the hyperparameters' values and the result, which has the objective."""
     result = TrialResult.from_json(entry)
-    if objective and not all(replicate.history.get(objective) for replicate in result.replicates):
-        raise ValueError(f"a replicate has no {objective}")
+    if objective and not all(len(each.history.get(objective, ())) >= (each.scored or 1) for each in result.replicates):
+        raise ValueError(f"a replicate has no {objective} of its last epoch")
     return checked(dict[str, Any], entry["values"]), result
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ TEMPORARY = ".mnist_tuner-"
 
 MOST_TEXT = 256_000_000
 """Bytes of a document that is read at once."""
+MOST_JSON, MOST_BYTES = 16_000_000, 4_000_000_000
+"""Bytes of a document in an archive, unpacked, and of anything else there, as weights."""
 
 
 @contextmanager
@@ -98,6 +101,18 @@ def read_file(path: Path, most: int = MOST_TEXT) -> bytes:
     """The whole content of a file; see `open_file`."""
     with open_file(path, most) as file:
         return file.read(most)
+
+
+def check_sizes(file: zipfile.ZipFile) -> None:
+    """Refuses an archive that would be too much when it is unpacked.
+
+    Raises:
+        BadZipFile: it would.
+    """
+    for each in file.infolist():
+        most = MOST_JSON if each.filename.endswith(".json") else MOST_BYTES
+        if each.file_size > most:
+            raise zipfile.BadZipFile(f"{each.filename[:100]} unpacks to {each.file_size:,} bytes, more than {most:,}")
 
 
 def parse_json(content: str | bytes, *, finite: bool = True) -> Any:
