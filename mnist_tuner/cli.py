@@ -360,7 +360,12 @@ def main() -> NoReturn:
             sys.stdout.flush()
     except _UsageProblem as error:
         _fail(printable(error.format_message()), 2)  # type: ignore[attr-defined]
-    except BrokenPipeError:  # the reader has gone (``| head``)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the reader has gone (``| head``), for which typer has another code
+            _let_go()
+            sys.exit(130)
+        raise
+    except BrokenPipeError:
         _let_go()
         sys.exit(130)
     except (InputError, OSError) as error:

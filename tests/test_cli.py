@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mnist_tuner import cli
 from mnist_tuner._version import __version__
 from mnist_tuner.startup import compile_cache
 from mnist_tuner.trainer import read_checkpoint
+from tests.support import samples
 from tests.support.called import called, refused
-from tests.support.commands import DEADLINE, environment, mnist_tuner
+from tests.support.commands import DEADLINE, ROOT, environment, mnist_tuner
+from tests.support.samples import written
 
 
 @pytest.fixture
@@ -258,11 +263,22 @@ def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_data
         for name, tensor in checkpoint.tensors.items():
             assert tensor.tobytes() == checkpoints[0].tensors[name].tobytes()
 
-    program.write_bytes(b"torn")
-    done = mnist_tuner(*train, code=2, XDG_CACHE_HOME=str(home))
-    assert len(done.stderr.splitlines()) == 1
-    assert "has been deleted: start again" in done.stderr
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [0, 100_000], ids=["empty", "torn"])
+def test_a_damaged_compiled_program_costs_a_line_and_changes_nothing(
+    length: int, small_dataset_folder: Path, output: Path
+) -> None:
+    home = output.parent / "cache"
+    train = ["train", "--quiet", "--epochs", "1", "--data", small_dataset_folder, "--output", output]
     assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
+    (program,) = (home / "mnist_tuner").glob("*/*")
+    program.write_bytes(program.read_bytes()[:length])
+    (line,) = mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr.splitlines()
+    assert f"{program.parent}: a compiled program was damaged" in line
+    assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
+    first, *others = [(run / "test_predictions.npz").read_bytes() for run in output.iterdir()]
+    assert others == [first, first]
 
 
 def test_a_cache_that_others_could_have_written_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,3 +289,109 @@ def test_a_cache_that_others_could_have_written_to_is_not_used(tmp_path: Path, m
     assert folder.parent == tmp_path / "mnist_tuner"
     folder.chmod(0o755)
     assert compile_cache() is None
+
+
+@pytest.mark.parametrize("parent", ["mnist_tuner", "."])
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_a_cache_in_whose_place_others_could_put_another_is_not_used(
+    parent: str, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MNIST_TUNER_COMPILE_CACHE", raising=False)
+    assert compile_cache() is not None
+    (tmp_path / parent).chmod(mode)
+    assert compile_cache() is None
+    (tmp_path / parent).chmod(0o700)
+    assert compile_cache() is not None
+    if os.getuid() == 0:
+        os.chown(tmp_path / parent, 65534, -1)
+        assert compile_cache() is None
+
+
+def folder_of(name: bytes | str, parent: Path) -> Path:
+    """A run in a folder with this name."""
+    return written(parent / os.fsdecode(name), replace(samples.run(), data=samples.data_summary("a\nb \x1b[31mred")))
+
+
+ODD_NAMES = [b"a\nskipped: everything", b"\x1b[31mred", b"no \xff text", "schön 三".encode(), b"\xc2\x9b31m"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=range(5))
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_folders_name_is_text_on_the_screen_and_comes_back_from_the_document(
+    name: bytes, encoding: str, tmp_path: Path
+) -> None:
+    folder = folder_of(name, tmp_path)
+    for command in (["runs", "--output", tmp_path], ["report", folder]):
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_tuner", *command, "--json"],
+            capture_output=True,
+            env=environment(PYTHONIOENCODING=encoding),
+            timeout=DEADLINE,
+            check=True,
+        )
+        shown = done.stderr.decode(encoding)
+        assert shown.replace("\n", "").isprintable()
+        assert not any(line.startswith(("skipped: everything", "b ")) for line in shown.splitlines())
+        document = json.loads(done.stdout.decode(encoding))
+        assert done.stdout.decode(encoding).replace("\n", "").isprintable()
+        assert (document["runs"][0] if command[0] == "runs" else document)["run_dir"] == str(folder)
+
+
+def test_what_cannot_be_read_is_refused_on_any_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff\n\x1b[31m \xe4\xb8\x89")
+    for encoding in ("utf-8", "ascii"):
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_tuner", "report", folder],
+            capture_output=True,
+            env=environment(PYTHONIOENCODING=encoding),
+            timeout=DEADLINE,
+            check=False,
+        )
+        (line,) = done.stderr.decode(encoding).splitlines()
+        assert (done.returncode, line.isprintable(), "no folder of a run" in line) == (2, True, True)
+
+
+def test_a_warning_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_warning("Duplicate name: '\x1b]0;title\x07\nnext'", UserWarning)
+    assert capsys.readouterr().err == "mnist-tuner: warning: Duplicate name: '\\x1b]0;title\\x07 next'\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["runs", "--json"], ["report", "run", "--json"], ["runs"], ["train", "--help"], ["--version"]]
+)
+def test_a_reader_that_has_gone_ends_the_command_as_ctrl_c_does(command: list[str], tmp_path: Path) -> None:
+    written(tmp_path / "run", samples.run())
+    ours, theirs = os.pipe()
+    os.close(ours)
+    where = ["--output", "."] if command[0] == "runs" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_tuner", *command, *where],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        timeout=DEADLINE,
+        check=False,
+    )
+    os.close(theirs)
+    assert done.returncode == 130
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_standard_output_that_is_full_is_named(tmp_path: Path) -> None:
+    written(tmp_path / "run", samples.run())
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_tuner", "report", tmp_path / "run", "--json", "--quiet"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "mnist-tuner: error: standard output: No space left on device"

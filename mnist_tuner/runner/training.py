@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -28,7 +29,7 @@ from mnist_tuner.runner.session import Session, Steps, session
 from mnist_tuner.runner.trainings import history_callback
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.startup import load_tensorflow
-from mnist_tuner.trainer.files import atomic_path
+from mnist_tuner.trainer.files import atomic_write
 from mnist_tuner.trainer.live import status
 
 if TYPE_CHECKING:
@@ -251,6 +252,8 @@ class OneSeed(Steps):
 
     def test(self) -> None:
         """Measures the model on the test images, and keeps it and its predictions."""
+        from keras.src.saving import saving_lib  # keras.saving.save_model takes a path only, and a full disk crashes HDF5
+
         assert self.trainer is not None
         run = self.run
         started = time.perf_counter()
@@ -262,8 +265,9 @@ class OneSeed(Steps):
         run.keep_predictions(
             self.dataset, test, labels=labels, predicted=predicted, probabilities=probabilities, seed=run.config.seed
         )
-        with atomic_path(run.folder / "model.keras") as path:
-            self.model.save(path)
+        content = io.BytesIO()
+        saving_lib.save_model(self.model, content)
+        atomic_write(run.folder / "model.keras", content.getvalue())
 
     def so_far(self) -> dict[str, Any]:
         """The epochs that have ended."""
