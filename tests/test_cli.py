@@ -256,7 +256,7 @@ def test_the_cache_of_compiled_programs_is_private_and_changes_no_bit(small_data
         assert mnist_tuner(*train, XDG_CACHE_HOME=str(home)).stderr == ""
     (folder,) = (home / "mnist_tuner").iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    (program,) = folder.iterdir()
+    assert len(list(folder.iterdir())) == 1
     checkpoints = [read_checkpoint(path) for path in output.glob("*/checkpoints/*")]
     assert len(checkpoints) == 3
     for checkpoint in checkpoints[1:]:
@@ -318,9 +318,7 @@ ODD_NAMES = [b"a\nskipped: everything", b"\x1b[31mred", b"no \xff text", "schön
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=range(5))
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_folders_name_is_text_on_the_screen_and_comes_back_from_the_document(
-    name: bytes, encoding: str, tmp_path: Path
-) -> None:
+def test_a_folders_name_is_text_on_the_screen_and_comes_back_in_json(name: bytes, encoding: str, tmp_path: Path) -> None:
     folder = folder_of(name, tmp_path)
     for command in (["runs", "--output", tmp_path], ["report", folder]):
         done = subprocess.run(
@@ -357,10 +355,9 @@ def test_a_warning_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == "mnist-tuner: warning: Duplicate name: '\\x1b]0;title\\x07 next'\n"
 
 
-@pytest.mark.parametrize(
-    "command", [["runs", "--json"], ["report", "run", "--json"], ["runs"], ["train", "--help"], ["--version"]]
-)
-def test_a_reader_that_has_gone_ends_the_command_as_ctrl_c_does(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["runs --json", "report run --json", "runs", "train --help", "--version"])
+def test_a_reader_that_has_gone_ends_the_command_as_ctrl_c_does(line: str, tmp_path: Path) -> None:
+    command = line.split()
     written(tmp_path / "run", samples.run())
     ours, theirs = os.pipe()
     os.close(ours)

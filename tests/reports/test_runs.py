@@ -62,3 +62,13 @@ def test_a_run_without_a_process_is_listed_as_killed_and_one_with_a_process_as_r
 def test_a_list_of_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: No such file or directory"):
         list(list_runs(tmp_path / "nowhere"))
+
+
+def test_a_pipe_among_the_runs_stops_nothing(tmp_path: Path) -> None:
+    written(tmp_path / "20260102-101500-train-100-100", samples.run())
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "run.json")
+    skipped, run = list_runs(tmp_path)
+    assert isinstance(run, ListedRun)
+    assert isinstance(skipped, SkippedFolder)
+    assert "expected a file, and it is a pipe" in skipped.reason

@@ -342,3 +342,92 @@ def test_a_search_with_the_predictions_of_a_single_training_is_refused(tmp_path:
     predictions_refusal(load_report(folder))
     np.savez(folder / "test_predictions.npz", **ARRAYS | {"predicted": np.zeros((1, 4), np.uint8)})  # type: ignore[arg-type]
     predictions_refusal(load_report(folder))
+
+
+def inside(document: Any, path: str, value: Any) -> Any:
+    """The document with another value in a place, such as "trials.0.units"."""
+    *before, last = path.split(".")
+    node = document
+    for key in before:
+        node = node[int(key) if isinstance(node, list) else key]
+    node[int(last) if isinstance(node, list) else last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "value"),
+    [
+        ("search", "trials.0.units", 5),
+        ("search", "trials.0.units", "12"),
+        ("search", "trials.0.units", [1.5, 2]),
+        ("search", "trials.0.id", "first"),
+        ("search", "trials.0.replicates.0.val_accuracy", 7),
+        ("search", "trials.0.replicates", []),
+        ("search", "trials.0.status", "failed"),
+        ("search", "final.winner.units", {}),
+        ("search", "final.winner.accuracies", []),
+        ("search", "config.widths", "32:64:8"),
+        ("search", "data.image_shape", [28]),
+        ("train", "test.matrix.0.0", -3),
+        ("train", "test.total", 0),
+        ("train", "test.total", 10**400),
+        ("train", "test.loss", "low"),
+        ("train", "seeds.trainings", []),
+        ("train", "seeds.trainings.0.accuracy", 10**400),
+        ("train", "seeds.mean", "1e999"),
+        ("train", "config.data", ""),
+        ("train", "config.data", "a\0b"),
+        ("train", "config.hidden", 100),
+        ("train", "timing.total_s", "soon"),
+        ("train", "status", "lost"),
+        ("train", "data.class_names", ["\x1b[31m"] * 10),
+        ("train", "versions.keras", 3),
+        ("train", "threads", {}),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_named(
+    command: str, place: str, value: Any, documents: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(inside(json.loads(documents[command]), place, value)))
+    message = refusal(tmp_path)
+    assert "damaged" in message
+    assert message.isprintable()
+    assert len(message) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", '"\\ud800"'])
+def test_what_is_no_number_and_no_text_is_refused(text: str, documents: dict[str, str], tmp_path: Path) -> None:
+    document = json.loads(documents["train"])
+    for place in ("seeds.mean", "test.loss", "timing.total_s", "device"):
+        (tmp_path / "run.json").write_text(json.dumps(inside(document, place, "HERE")).replace('"HERE"', text))
+        assert "damaged" in refusal(tmp_path)
+        document = json.loads(documents["train"])
+
+
+def test_a_long_value_is_repeated_in_part_only(documents: dict[str, str], tmp_path: Path) -> None:
+    for place in ("config.hidden", "status", f"config.{'z' * 10_000}"):
+        (tmp_path / "run.json").write_text(json.dumps(inside(json.loads(documents["train"]), place, "x" * 10_000)))
+        assert len(refusal(tmp_path)) < 500 + len(str(tmp_path))
+
+
+def test_a_pipe_in_a_manifests_place_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    assert "expected a file, and it is a pipe" in refusal(tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "run.json").symlink_to("/dev/zero")
+    assert "expected a file, and it is a device" in refusal(tmp_path)
+
+
+def test_images_that_nobody_could_draw_are_refused(tested: RunReport) -> None:
+    for mistakes in (np.zeros((1, 6, 6), np.int64), np.zeros((1, 0, 6), np.uint8)):
+        np.savez(Path(tested.run_dir, "test_predictions.npz"), **ARRAYS | {"mistakes": mistakes})  # type: ignore[arg-type]
+        assert "damaged" in predictions_refusal(tested)
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tested: RunReport) -> None:
+    path = Path(tested.run_dir, "test_predictions.npz")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = (4_200_000_000).to_bytes(4, "little")  # what it promises to have unpacked
+    path.write_bytes(content)
+    assert "unpacks to 4,200,000,000 bytes" in predictions_refusal(tested)

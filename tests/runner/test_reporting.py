@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as markup
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from mnist_tuner.errors import InputError
+from mnist_tuner.reports.runs import list_runs
 from mnist_tuner.reports.stored import load_report
 from mnist_tuner.runner import reporting
 from tests.support.commands import mnist_tuner, python
@@ -411,3 +413,37 @@ def test_a_list_of_no_runs_says_so_and_one_of_no_folder_is_refused(tmp_path: Pat
     assert screen.file.getvalue() == f"{tmp_path}: no runs\n"  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="nowhere"):
         reporting.runs(tmp_path / "nowhere", screen)
+
+
+def test_a_page_does_not_take_the_place_of_what_is_no_file(runs: Runs, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert f"--html {tmp_path / 'pipe'}: is there, and is not a file" in refusal(runs.single(0), html=tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.html").symlink_to(tmp_path / "elsewhere" / "page.html")
+    assert told(runs.single(0), page=tmp_path / "link.html").page
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "elsewhere" / "page.html").is_file()
+
+
+def test_on_a_terminal_the_list_grows_as_the_runs_are_read(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(120):
+        (tmp_path / f"{number:03}").mkdir()
+        shutil.copy(runs.single(0) / "run.json", tmp_path / f"{number:03}")
+    seen: list[int] = []
+    for terminal in (True, False):
+        screen = Console(file=io.StringIO(), width=250, force_terminal=terminal)
+        read = iter(list_runs(tmp_path))
+
+        def counted(parent: Path, read: Any = read, screen: Console = screen) -> Any:
+            for each in read:
+                seen.append(screen.file.getvalue().count(str(tmp_path)))  # type: ignore[attr-defined]
+                yield each
+
+        monkeypatch.setattr(reporting, "list_runs", counted)
+        document = reporting.runs(tmp_path, screen)
+        lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert len(document["runs"]) == 120
+        assert len([line for line in lines if str(tmp_path) in line]) == 120
+    assert sorted(set(seen[:120])) == [0, 50, 100]
+    assert set(seen[120:]) == {0}

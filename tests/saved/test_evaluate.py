@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -410,3 +411,17 @@ def test_the_embedded_digits_are_tested_where_nothing_is_known_of_a_model(made: 
     document = evaluated(alone)
     assert document["data"] == "MNIST" == load_dataset().name
     assert document["test"]["matrix"] == manifest(made.digits())["test"]["matrix"]
+
+
+def test_a_document_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "large.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("config.json", "w", force_zip64=True) as config:
+        for _ in range(20):
+            config.write(b" " * 1_000_000)
+    assert path.stat().st_size < 100_000
+    assert "config.json unpacks to 20,000,000 bytes" in refusal(path)
+
+
+def test_a_pipe_in_a_models_place_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.keras")
+    assert "it is a pipe" in refusal(tmp_path / "model.keras")

@@ -294,3 +294,26 @@ def test_a_picture_of_any_shape_is_drawn_within_28_columns(shape: tuple[int, int
     assert 1 <= len(lines) <= 15
     assert {len(line) for line in lines} == {-(-shape[1] // -(-max(shape) // 28))}
     assert "@" in lines[0] or shape[0] in (1, 3)  # a row is half of a character
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Models of which not all outputs are numbers: of no image, and of no image that is not black."""
+    paths = []
+    for name, weight in (("nan", np.nan), ("huge", 3e38)):
+        model = keras.Sequential(
+            [keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(8, "relu"), keras.layers.Dense(10)]
+        )
+        model.set_weights([np.full(value.shape, weight if value.ndim > 1 else 0.0) for value in model.get_weights()])
+        paths.append(tmp_path_factory.mktemp(name) / "model.keras")
+        model.save(paths[-1])
+    return paths
+
+
+def test_what_is_not_finite_is_no_answer(diverged: list[Path], pictures: Path, tmp_path: Path) -> None:
+    for path in diverged:
+        said = refused("predict", path, pictures)
+        assert f"{path}: for 8 of 8 images the net makes no finite number" in said
+        assert "for 10,000 of 10,000 images the net makes no finite number" in refused("evaluate", path)
+    assert "no finite number" in refused("export", diverged[0], "--output", tmp_path / "new.keras")
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -198,3 +199,58 @@ def search(
     more = {} if batch_size is None else {"batch_size": batch_size}
     tuner.search(x, y, validation_data=validation_data, verbose=False, observer=observer, engine=engine, **more)
     return tuner
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("initial_epoch", {}),
+        ("initial_epoch", -1),
+        ("seconds", "x"),
+        ("trial_id", 7),
+        ("trial_id", "../../elsewhere"),
+        ("status", "lost"),
+        ("status", "failed"),
+        ("replicates", []),
+        ("replicates", [{"seed": 1, "history": {"loss": [0.5]}}]),
+        ("replicates", [{"seed": 1, "history": {"val_accuracy": []}}]),
+        ("replicates", [{"seed": 1, "history": {"val_accuracy": [0.5]}, "scored": 2}]),
+        ("replicates", [{"seed": 1, "history": {"val_accuracy": "high"}}]),
+        ("replicates", [{"seed": {}, "history": {"val_accuracy": [0.5]}}]),
+        ("parameters", "many"),
+        ("worker", None),
+        ("found", [1]),
+        ("values", [1]),
+        ("values", "x" * 10_000),
+    ],
+)
+def test_a_line_in_which_something_is_not_as_it_should_be_is_named(name: str, value: object, tmp_path: Path) -> None:
+    study = Study(tmp_path, {"objective": "val_accuracy (max)"})
+    study.record({}, result())
+    study.journal.append({**result("1").to_json(), "values": {}, name: value})
+    with pytest.raises(InputError, match=r"journal\.jsonl: line 3 is damaged: ") as caught:
+        list(study.results())
+    study.close()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+    assert [summary.trial_id for summary in Study.summaries(tmp_path, "val_accuracy")] == ["0"]
+
+
+@pytest.mark.parametrize("text", ['{"trial_id": "\\ud800"}', '{"trial_id": NaN}', '{"trial_id": 1e999}'])
+def test_half_a_character_and_what_is_no_number_damage_a_line(text: str, tmp_path: Path) -> None:
+    study = Study(tmp_path, {"seed": 0})
+    study.record({}, result())
+    study.close()
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(text + "\n")
+    study = Study(tmp_path, {"seed": 0})
+    with pytest.raises(InputError, match=r"journal\.jsonl: line 3 is damaged: not a JSON object"):
+        list(study.results())
+    study.close()
+
+
+def test_a_pipe_in_a_journals_place_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.jsonl")
+    with pytest.raises(InputError, match="expected a file, and it is a pipe"):
+        Study(tmp_path, {"seed": 0})
+    assert Study.summaries(tmp_path, "val_accuracy") == []

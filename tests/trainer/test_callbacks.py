@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
 from mnist_tuner import build_baseline
 from mnist_tuner.trainer import (
+    ArrayLoader,
     Callback,
+    CheckpointError,
     CSVLogger,
     ModelCheckpoint,
     Module,
@@ -178,3 +184,61 @@ def test_an_impatient_ctrl_c_within_a_call_leaves_the_last_sure_checkpoint(
         quiet(max_epochs=3, callbacks=[Twice(), ModelCheckpoint(tmp_path)]).fit(build_baseline(seed=0), digits(320))
     (path,) = tmp_path.iterdir()
     assert path.name == "epoch=0-step=10.safetensors"
+
+
+def saving(folder: Path, **options: Any) -> tuple[Trainer, ModelCheckpoint]:
+    """A trainer of two epochs that saves after each."""
+    callback = ModelCheckpoint(folder, **options)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(max_epochs=2, callbacks=[callback], jit_compile=False, **quiet), callback
+
+
+def small() -> tuple[keras.Model, ArrayLoader]:
+    """A model, and four rows for it."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    return model, ArrayLoader(np.ones((4, 2), np.float32), np.ones((4, 1), np.float32), batch_size=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"monitor": "loss"}], ids=["newest", "best"])
+def test_a_file_that_was_to_go_when_the_process_was_killed_goes_with_the_next_start(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = small()
+    trainer, _ = saving(tmp_path, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelCheckpoint, "_leave", lambda self, newer: None)  # as if killed there each time
+        trainer.fit(model, data)
+    assert len(list(tmp_path.iterdir())) == 2
+    last = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    trainer, callback = saving(tmp_path, **options)
+    trainer.fit(model, data, ckpt_path=last)
+    assert list(tmp_path.iterdir()) == [last]
+    assert callback.best_model_path == str(last)
+
+
+def test_a_state_that_names_files_elsewhere_touches_none_of_them(tmp_path: Path) -> None:
+    model, data = small()
+    folder, other = tmp_path / "checkpoints", tmp_path / "other.safetensors"
+    other.write_text("somebody else's")
+    trainer, callback = saving(folder)
+    trainer.fit(model, data)
+    state = callback.state_dict() | {"leaving": "../other.safetensors", "best_k_models": {"../other.safetensors": 0.5}}
+    trainer, callback = saving(folder)
+    callback.load_state_dict(state)
+    trainer.fit(model, data)
+    assert other.read_text() == "somebody else's"
+    assert str(other) not in callback.best_k_models
+
+
+@pytest.mark.parametrize("state", [{}, {"best_k_models": "x"}, {"best_model_path": 3}], ids=str)
+def test_of_a_damaged_state_it_is_told_whose_it_is(state: dict[str, Any], tmp_path: Path) -> None:
+    model, data = small()
+    trainer, callback = saving(tmp_path)
+    trainer.fit(model, data)
+    checkpoint = read_checkpoint(Path(callback.best_model_path))
+    header = replace(checkpoint.header, callbacks={callback.state_key: state})
+    replace(checkpoint, header=header).save(tmp_path / "damaged.safetensors")
+    trainer, callback = saving(tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(f"the checkpoint's state of {callback.state_key} is damaged")):
+        trainer.fit(model, data, ckpt_path=tmp_path / "damaged.safetensors")

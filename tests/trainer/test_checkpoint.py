@@ -213,3 +213,35 @@ def test_a_newer_format_is_refused_with_the_advice_to_upgrade(foreign: Callable[
 )
 def test_a_damaged_header_is_refused(foreign: Callable[[str | None], Path], text: str) -> None:
     assert "its header is damaged" in refusal(foreign(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("callbacks", {"__array__": "state/9"}),
+        ("callbacks", {"__array__": "a"}),
+        ("callbacks", {"Timer": {"__array__": "state/9"}}),
+        ("callbacks", "x"),
+        ("extra", None),
+        ("extra", {"__array__": "a"}),
+        ("datamodule", [1]),
+        ("hyper_parameters", "x"),
+        ("metrics", {"loss": "low"}),
+        ("progress", {"epoch": {}}),
+        ("progress", None),
+        ("versions", 3),
+        ("loggers", {}),
+        ("threads", "two" * 10_000),
+        ("logs", {"\ud800": {}}),
+    ],
+)
+def test_a_header_in_which_something_is_not_as_it_should_be_is_refused(
+    name: str, value: object, foreign: Callable[[str | None], Path]
+) -> None:
+    header = {"format_version": FORMAT_VERSION, **asdict(HEADER)}
+    read_checkpoint(foreign(json.dumps(header)))  # as it is, it is read
+    path = foreign(json.dumps(header | {name: value}))
+    message = refusal(path)
+    assert "its header is damaged" in message
+    assert message.isprintable()
+    assert len(message) < 400 + len(str(path))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mnist_tuner.trainer.files import atomic_path, atomic_write
+from mnist_tuner.errors import InputError
+from mnist_tuner.trainer.files import atomic_path, atomic_write, parse_json, read_file
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,89 @@ def test_a_folder_in_the_files_place_is_an_os_error_and_stays(tmp_path: Path) ->
     with pytest.raises(OSError, match="file"):
         atomic_write(path, "text")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link, target = tmp_path / "link.html", tmp_path / "elsewhere" / "page.html"
+    link.symlink_to(target)
+    for content in ("first", "second"):  # into what is not there yet, and into what is
+        atomic_write(link, content)
+        assert (link.is_symlink(), target.read_text()) == (True, content)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    """As /dev/full is."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+@pytest.mark.parametrize("make", [pipe, device, Path.mkdir])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_not_replaced(make: Callable[[Path], None], linked: bool, tmp_path: Path) -> None:
+    make(path := tmp_path / "there")
+    before = path.lstat()
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="there") as caught:
+        atomic_write(tmp_path / "link" if linked else path, "content")
+    assert caught.value.strerror
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert len(list(tmp_path.iterdir())) == 1 + linked
+
+
+@pytest.mark.parametrize("make", [pipe, device])
+def test_what_could_be_waited_for_is_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(path := tmp_path / "there")
+    with pytest.raises(InputError, match="there: expected a file, and it is a"):
+        read_file(path)
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    with pytest.raises(InputError, match="expected a file of 4 bytes at most, and it is one of 5"):
+        read_file(path, 4)
+    with path.open("wb") as file:
+        file.truncate(2**40)  # of which nothing is on the disk
+    with pytest.raises(InputError, match="at most"):
+        read_file(path)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1] 2",
+        "NaN",
+        "[Infinity]",
+        "[1e999]",
+        '"\\ud800"',
+        '["\\uDFFF"]',
+        "[" * 100_000,
+        "9" * 5000,
+        b"\xff",
+        b'"\xed\xa0\x80"',
+    ],
+)
+def test_what_is_no_document_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_a_document_is_read() -> None:
+    assert parse_json(b'{"a": [1, 2.5, null, "\\ud83d\\ude00", "\\\\ud800"]}') == {"a": [1, 2.5, None, "\U0001f600", "\\ud800"]}
+    assert parse_json("[Infinity]", finite=False) == [float("inf")]
