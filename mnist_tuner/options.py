@@ -73,17 +73,18 @@ class Option:
         Raises:
             InputError: the text cannot be read.
         """
+        if value == "" and Path in self.kinds:
+            raise InputError(f"{self.flag} is '': expected the name of a file or folder")
         try:
             if self.separator:
                 items = value.split(self.separator) if isinstance(value, str) else map(str, value)
                 return tuple(self.kinds[0](item.strip()) for item in items)
             if self.words and value is not None:
                 return self.words[value] if value in self.words else self.kinds[0](value)
-        except ValueError:
-            raise InputError(f"{self.flag} is {brief(repr(self.text(value)))}: expected {self.form or self.expected}") from None
-        if value == "" and Path in self.kinds:
-            raise InputError(f"{self.flag} is '': expected the name of a file or folder")
-        return self.kinds[0](value) if self.kinds[0] in (float, Path) and value is not None else value
+            return self.kinds[0](value) if self.kinds[0] in (float, Path) and value is not None else value
+        except (ValueError, OverflowError):
+            expected = self.form or self.expected or self.allowed
+            raise InputError(f"{self.flag} is {brief(repr(self.text(value)))}: expected {expected}") from None
 
     def text(self, value: Any) -> str:
         """A value as it would stand on the command line."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mnist_tuner.errors import DAMAGES, InputError
+from mnist_tuner.errors import DAMAGES, InputError, brief
 from mnist_tuner.mnist.baseline import build_baseline, check_finite
 from mnist_tuner.trainer.checked import what_is_wrong
 from mnist_tuner.trainer.files import check_sizes, open_file, parse_json
@@ -36,7 +36,7 @@ def load_keras_file(path: Path) -> keras.Model:
     except DAMAGES as error:
         raise InputError(f"{path}: not a .keras file, or a damaged one ({what_is_wrong(error)})") from None
     if foreign is not None:
-        raise InputError(f"{path}: holds {foreign}, which could run code: only Keras's own layers are loaded")
+        raise InputError(f"{path}: holds {brief(foreign)}, which could run code: only Keras's own layers are loaded")
     try:
         model = keras.models.load_model(path, safe_mode=True)
     except Exception as error:  # whatever Keras makes of a damaged file
