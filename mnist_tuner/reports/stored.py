@@ -15,7 +15,7 @@ import numpy.typing as npt
 from annotated_types import MaxLen, Predicate
 
 from mnist_tuner.config import SearchConfig, TrainConfig
-from mnist_tuner.errors import DAMAGES, InputError
+from mnist_tuner.errors import DAMAGES, InputError, brief
 from mnist_tuner.reports.report import SCHEMA_VERSION, RunReport
 from mnist_tuner.reports.search import SearchReport
 from mnist_tuner.reports.statistics import Count, Finite, Positive, Share
@@ -218,10 +218,10 @@ def load_predictions(report: RunReport | SearchReport) -> TestPredictions:
     fits = predicted.ndim == 3 and seeds.ndim == 2 and not single if searched else True
     if single:
         predicted, seeds = predicted[None], seeds[None]
-    elif searched and fits and len(seeds):  # the first net is the winner
+    elif searched and fits and len(seeds) and len(predicted):  # the first net is the winner
         predicted, seeds = predicted[0], seeds[0]
     fits = fits and np.issubdtype(seeds.dtype, np.integer) and labels.dtype == predicted.dtype == mistakes.dtype == np.uint8
     fits = fits and (labels.ndim, seeds.ndim, mistakes.ndim) == (1, 1, 3) and predicted.shape == (len(seeds), len(labels))
     if not fits or not predicted.size or 0 in mistakes.shape[1:]:
-        raise InputError(f"{path}: damaged: arrays of {shapes}")
+        raise InputError(f"{path}: damaged: arrays of {brief(shapes)}")
     return TestPredictions(labels, predicted, tuple(int(seed) for seed in seeds), mistakes)
