@@ -187,6 +187,13 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_manifest(small_data
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
     assert list((run / "checkpoints").iterdir()) == []
 
+    # There never was a checkpoint: it begins anew, and ends as one that has not failed.
+    mnist_tuner("train", "--resume", run, "--quiet")
+    mnist_tuner(*map(str, command[3:]), "--hidden", "512", "--quiet")
+    resumed, whole = sorted(output.iterdir(), key=lambda path: path != run)
+    for name in ("test_predictions.npz", "metrics.csv"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
 
 @pytest.mark.slow
 def test_a_training_that_diverges_names_the_step_and_exits_with_1(small_dataset_folder: Path, output: Path) -> None:
