@@ -25,7 +25,8 @@ from safetensors.numpy import save
 
 from mnist_tuner.config import SearchConfig, TrainConfig
 from mnist_tuner.errors import InputError
-from mnist_tuner.mnist.data import load_dataset, read_class_names, read_idx
+from mnist_tuner.mnist.data import load_dataset, read_class_names
+from mnist_tuner.mnist.reading.idx import read_idx
 from mnist_tuner.options import options_of, read_options, write_options
 from mnist_tuner.render import run as run_console
 from mnist_tuner.render import search as search_console
@@ -165,7 +166,7 @@ MANIFESTS = [
 ]
 
 
-@tried(400)
+@tried(200)
 @given(content=st.sampled_from(MANIFESTS).flatmap(files))
 def test_a_manifest(content: bytes, folder: Path) -> None:
     run = folder / "runs" / "20260102-101500-train"
@@ -418,7 +419,7 @@ SEARCHED = {**PREDICTIONS, "predicted": np.tile(LABELS, (2, 2, 1)), "seeds": np.
 del SEVERAL["seed"], SEARCHED["seed"]
 
 
-@tried(200)
+@tried(100)
 @given(content=st.one_of(*map(archives, (PREDICTIONS, SEVERAL, SEARCHED))), searched=st.booleans())
 def test_predictions(content: bytes, searched: bool, folder: Path) -> None:
     run = written(folder / "tested", samples.search(5) if searched else samples.run())

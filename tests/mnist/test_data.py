@@ -401,3 +401,12 @@ def test_reading_takes_less_than_three_times_the_images_memory(parts: tuple[str,
 def test_the_embedded_mnist_has_neither_splits_nor_an_other_side() -> None:
     assert "--split letters: the embedded MNIST is one data set" in refusal(load_dataset, None, None, "letters")
     assert "--transpose: the embedded MNIST is upright" in refusal(load_dataset, None, None, None, True)
+
+
+def test_one_number_in_an_arrays_place_is_refused(tmp_path: Path) -> None:
+    images, labels = np.zeros((6, 4, 3), np.uint8), np.arange(6) % 3
+    for name in ("x_train", "y_train", "x_test"):
+        arrays: dict[str, Any] = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, name: np.array(7)}
+        np.savez(tmp_path / "data.npz", **arrays)
+        with pytest.raises(InputError, match="holds one number: expected an array of images, or of labels"):
+            load_dataset(tmp_path / "data.npz")

@@ -283,6 +283,9 @@ def _without_copies(pieces: list[Piece]) -> list[Piece]:
 
 
 def _joined(raws: list[Raw]) -> Raw:
+    for raw in raws:
+        if not raw.array.ndim:
+            raise InputError(f"{raw.at}: holds one number: expected an array of images, or of labels")
     if len(raws) == 1:
         return raws[0]
     try:
