@@ -142,7 +142,9 @@ class SearchConfig(Options):
     """
 
     strategy: Annotated[str, Option(choices=("random", "grid", "bayesian", "hyperband"))] = "random"
-    trials: Annotated[int | None, Option("At most so many trials.", (1, 1_000_000), unset="16; grid and hyperband: all")] = None
+    trials: Annotated[
+        int | None, Option("At most so many trials.", (1, 1_000_000), unset="16; grid and hyperband: all", may_change=True)
+    ] = None
     epochs: Annotated[int, Option("Passes over the training images; Hyperband's most.", _MANY)] = 5
     replicates: Annotated[int, Option("Trainings of each trial, each with a seed of its own.", _SOME)] = 3
     widths: Annotated[

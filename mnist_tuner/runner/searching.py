@@ -25,7 +25,7 @@ from mnist_tuner.runner.session import Session, Steps, session
 from mnist_tuner.runner.trainings import mean_loss, predictions, train_all
 from mnist_tuner.runs import RunDirectory
 from mnist_tuner.search.study import Study
-from mnist_tuner.search.trial import Observer, TrialSummary, replicate_seeds
+from mnist_tuner.search.trial import Observer, TrialSummary, in_order, replicate_seeds
 from mnist_tuner.startup import load_keras_tuner, load_tensorflow
 from mnist_tuner.trainer.live import Status, status
 
@@ -199,7 +199,7 @@ class _Search(Steps):
             finally:
                 run.seconds["search_s"] = time.perf_counter() - started
                 self.rate = display.trials_per_minute
-                trials = sorted(tuner.summaries.values(), key=lambda trial: trial.trial_id)
+                trials = sorted(tuner.summaries.values(), key=lambda trial: in_order(trial.trial_id))
                 run.know(trials=tuple(trials), worker_info=self.engine.workers)
         if not tuner.complete:
             run.know(stopped=f"after {max_time}; --resume goes on")

@@ -225,7 +225,7 @@ def session(
             device=f"CPU ({os.cpu_count()} cores)",
             versions=versions,
         )
-        folder.write_manifest(before | {"status": "running"} if before else report.to_dict())
+        folder.write_manifest(before | {"status": "running", "config": config.to_dict()} if before else report.to_dict())
     except BaseException:  # ended in its first moment: there is nothing in it
         if resume is None:
             folder.discard()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tuner.errors import printable
-from mnist_tuner.search.trial import Observer, TrialSummary, hyperparameter_names, ranked, score_text
+from mnist_tuner.search.trial import Observer, TrialSummary, hyperparameter_names, in_order, ranked, score_text
 from mnist_tuner.trainer.duration import duration_text
 from mnist_tuner.trainer.live import Place, open_place
 
@@ -264,7 +264,7 @@ class SearchDisplay(Observer):
     def _table(self) -> Table:
         active = {trial_id: row for trial_id, row in self.running.items() if row.state != "waits"}
         room = max(3, min(MOST_ROWS, self.console.height - 9) - len(active))
-        shown = sorted(self.ended[-room:], key=lambda summary: summary.trial_id)
+        shown = sorted(self.ended[-room:], key=lambda summary: in_order(summary.trial_id))
         names = hyperparameter_names([*(s.values for s in shown), *(row.values for row in active.values())])
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # it fits 80 columns
         for name in ("trial", "state", *names, "parameters", "epoch", self.objective, "seconds", "worker"):

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from keras_tuner import oracles
 
 from mnist_tuner.search.space import Space, points
+from mnist_tuner.search.trial import in_order
 
 STRATEGIES = ("random", "grid", "bayesian", "hyperband")
 MOST_CANDIDATES = 5_000
@@ -25,6 +27,15 @@ MOST_FAILED = 3
 """A Hyperband bracket replaces so many times the failed trials that its first round has places."""
 
 Answer = dict[str, Any]
+
+
+class _Cap(int):
+    """A number of trials, or of none too many; KerasTuner gives trials' names as many digits as it is written with."""
+
+    digits: int
+
+    def __str__(self) -> str:
+        return "0" * self.digits
 
 
 class _Mended:
@@ -40,6 +51,12 @@ class _Mended:
         self.first = first
         self.hyperparameters = Space()
         self._display.verbose = 0  # type: ignore[attr-defined]
+
+    def began_with(self, trials: int | None) -> None:
+        """The search began with another cap on its trials, perhaps: their names stay as long as they were then."""
+        cap = _Cap(self.max_trials or sys.maxsize)  # type: ignore[has-type]
+        cap.digits = len(str(trials))
+        self.max_trials = cap
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial has the default values, which need not be among those to choose from; then the strategy chooses."""
@@ -273,7 +290,7 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
             size, expected = max(1, min(size, present - 1)) if present else 0, present
         if len(promoted) >= size or len(finished) <= expected - size:
             return None
-        return min(finished, key=lambda trial: (self._signed(trial.score), trial.trial_id))
+        return min(finished, key=lambda trial: (self._signed(trial.score), in_order(trial.trial_id)))
 
     def _expected(self, bracket: Answer, round_num: int) -> int:
         """How many trials a round of an exhausted bracket gets."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.journal import Journal, read_lines
-from mnist_tuner.search.trial import TrialResult, TrialSummary
+from mnist_tuner.search.trial import TrialResult, TrialSummary, in_order
 from mnist_tuner.trainer.checked import checked, what_is_wrong
 from mnist_tuner.trainer.files import atomic_path, atomic_write
 
@@ -40,7 +40,7 @@ class Study:
         identity: what the search is: its space, strategy, seed, data and so on, as JSON values.
 
     Raises:
-        InputError: the folder holds another search (the difference is named), or its journal is damaged.
+        InputError: the folder holds another search (the difference is named) or more trials, or its journal is damaged.
         OSError: it cannot be written.
     """
 
@@ -53,6 +53,7 @@ class Study:
             self.journal = Journal(path)
             try:
                 _check_same(folder, self.journal.identity, json.loads(json.dumps(identity)))
+                self._check_number(identity.get("number_of_trials"))
             except InputError:
                 self.journal.close()
                 raise
@@ -62,6 +63,14 @@ class Study:
             self.journal = Journal.create(path, identity)
         self._saved, self._cost = 0.0, 0.0
         self._folders: set[str] = set()
+
+    def _check_number(self, trials: int | None) -> None:
+        """A search may go on with another number of trials, as long as those that are done are among them."""
+        done = 1 + max((int(result.trial_id) for _, result in self.results()), default=-1)
+        if trials is not None and done > trials:
+            raise InputError(
+                f"{self.folder}: {done} trials have been begun, and now the search is to have {trials}: expected at least {done}"
+            )
 
     @staticmethod
     def remove(folder: Path) -> None:
@@ -93,7 +102,7 @@ class Study:
             for entry in islice(read_lines(folder / "journal.jsonl"), 1, None):
                 values, result = _result(entry, objective)
                 found.append(result.summary(values, objective))
-        return sorted(found, key=lambda summary: summary.trial_id)
+        return sorted(found, key=lambda summary: in_order(summary.trial_id))
 
     def record(self, values: Mapping[str, Any], result: TrialResult) -> None:
         """Puts a result on the disk: first its files, then its line in the journal.
@@ -154,7 +163,7 @@ class Study:
     def write_table(self, path: Path, objective: str) -> None:
         """Writes a CSV file: a row for every epoch of every replicate, trials in order; "scored" is yes in the row of the epoch
         whose objective is the replicate's score."""
-        rows = sorted(self.results(), key=lambda row: row[1].trial_id)
+        rows = sorted(self.results(), key=lambda row: in_order(row[1].trial_id))
         hyperparameters = list(dict.fromkeys(name for values, _ in rows for name in values))
         metrics = list(dict.fromkeys(name for _, result in rows for r in result.replicates for name in r.history))
         text = io.StringIO()
@@ -188,7 +197,8 @@ def _result(entry: dict[str, Any], objective: str) -> tuple[dict[str, Any], Tria
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A search goes on as what it began as."""
+    """A search goes on as what it began as, but for the number of its trials."""
+    before, now = ({name: value for name, value in each.items() if name != "number_of_trials"} for each in (before, now))
     difference = _difference(before, now)
     if difference is not None:
         place, old, new = difference

@@ -265,12 +265,17 @@ def replicate_seeds(search_seed: int, values: Mapping[str, Any], replicates: int
     return tuple(int.from_bytes(hashlib.sha256(f"{text} {number}".encode()).digest()[:4], "big") for number in range(replicates))
 
 
+def in_order(trial_id: str) -> tuple[int, str]:
+    """Sorts trials by their numbers: a search that goes on with more of them may have come to longer ones."""
+    return len(trial_id), trial_id
+
+
 def ranked(summaries: Iterable[TrialSummary], direction: str) -> list[TrialSummary]:
     """The trials, the best first, failed ones last; equals in the order of their numbers."""
     sign = -1 if direction == "max" else 1
 
-    def place(summary: TrialSummary) -> tuple[bool, float, str]:
-        return (summary.mean is None, sign * (summary.mean or 0.0), summary.trial_id)
+    def place(summary: TrialSummary) -> tuple[bool, float, tuple[int, str]]:
+        return (summary.mean is None, sign * (summary.mean or 0.0), in_order(summary.trial_id))
 
     return sorted(summaries, key=place)
 

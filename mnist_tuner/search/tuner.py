@@ -27,7 +27,7 @@ from mnist_tuner.search.journal import read_lines
 from mnist_tuner.search.oracles import STRATEGIES, make_oracle
 from mnist_tuner.search.space import points
 from mnist_tuner.search.study import Study, fingerprint
-from mnist_tuner.search.trial import Observer, TrialSummary, ranked
+from mnist_tuner.search.trial import Observer, TrialSummary, in_order, ranked
 from mnist_tuner.search.weights import without_optimizer
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.keras_fit import fit_keras_model
@@ -54,7 +54,8 @@ class Tuner:
             be maximized are negative. A trial's score is the mean over its replicates after the last epoch, or after the one
             whose weights a callback, or a ``fit`` of one's own, has restored.
         strategy: "random", "grid", "bayesian" or "hyperband".
-        max_trials: a cap; by default 16 for "random" and "bayesian", and none for those that end by themselves.
+        max_trials: a cap; by default 16 for "random" and "bayesian", and none for those that end by themselves. A search may
+            go on with another one, which is not below the trials that are done.
         epochs: of each trial; Hyperband's most.
         replicates: trainings of each trial, with seeds of their own.
         seed: 0 to 2**32 - 1, of all that is random.
@@ -231,7 +232,9 @@ class Tuner:
             study.write_table(self.folder / "trials.csv", self.objective)
         ranked = self.ranked()
         if ranked and not ranked[0].completed:
-            raise RunError(f"no trial was completed; the first one failed: {self.summaries[min(self.summaries)].reason}")
+            raise RunError(
+                f"no trial was completed; the first one failed: {self.summaries[min(self.summaries, key=in_order)].reason}"
+            )
         return ranked
 
     def _experiment(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Experiment:
@@ -287,6 +290,7 @@ class Tuner:
         )
 
     def _driver(self, study: Study, engine: Engine, observer: Observer, first_alone: bool, deadline: float | None) -> Driver:
+        self.oracle.began_with(study.journal.identity["number_of_trials"])
         return Driver(
             self.oracle,
             study,

@@ -242,6 +242,26 @@ def test_a_search_stopped_by_max_time_is_finished_by_a_resume_with_the_same_tabl
     assert kept() == [*winner, 4]
 
 
+def test_a_finished_search_goes_on_with_more_trials_and_compares_the_new_winner(run: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    before = (folder / "trials.csv").read_text()
+    assert "3 trials have been begun, and now the search is to have 2" in refused("search", "--resume", folder, "--trials", 2)
+    assert json.loads((folder / "run.json").read_text()) == json.loads((run.folder / "run.json").read_text())
+    called("search", "--resume", folder, "--trials", 5, "--workers", 0, "--quiet")
+    assert (folder / "trials.csv").read_text().startswith(before)
+    document = json.loads((folder / "run.json").read_text())
+    assert (document["config"]["trials"], document["total"], len(document["trials"])) == (5, 5, 5)
+    assert document["status"] == "finished"
+    assert "random: 5 trials" in (folder / "report.txt").read_text()
+    assert "trials = 5" in (folder / "config.toml").read_text()
+    best = max(document["trials"], key=lambda trial: trial["mean"])
+    assert document["best"]["id"] == best["id"]
+    if document["final"]["winner"] is not None:
+        assert document["final"]["winner"]["units"] == document["best"]["units"]
+    called("search", "--resume", folder, "--workers", 0, "--quiet")  # with the new number
+    assert len(json.loads((folder / "run.json").read_text())["trials"]) == 5
+
+
 def test_a_grid_is_all_its_points_and_the_baseline_which_has_nothing_to_be_compared_with_where_it_wins(
     data: Path, tmp_path: Path
 ) -> None:

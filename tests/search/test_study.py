@@ -138,7 +138,6 @@ class TestIdentity:
             ({"objective": keras_tuner.Objective("val_accuracy", "min")}, r"another objective: .* \(max\).* \(min\)"),
             ({"epochs": 2}, "another epochs: it began with 1, and now it is 2"),
             ({"replicates": 2}, "another replicates: it began with 1, and now it is 2"),
-            ({"max_trials": 3}, "another number of trials: it began with 2, and now it is 3"),
             ({"first": {"units": 16}}, "another first trial units: it began with 5, and now it is 16"),
             ({"x": X + 1}, "another data"),
             ({"y": (Y + 1) % 3}, "another data"),

@@ -470,6 +470,53 @@ class TestResume:
             search(tuner(tmp_path), observer=Nested())
 
 
+class TestMoreTrials:
+    @pytest.mark.parametrize("strategy", ["random", "grid", "bayesian"])
+    def test_a_finished_search_goes_on_with_more_as_if_it_had_begun_with_them(
+        self, strategy: str, undisturbed: Callable[[str], Tuner], tmp_path: Path
+    ) -> None:
+        first = undisturbed(strategy)
+        folder = tmp_path / "search"
+        shutil.copytree(first.folder, folder)
+        log = log_of(folder)
+        found = search(tuner(folder, Wandering(log), strategy=strategy, max_trials=8))
+        assert found.complete
+        assert len(log.read_text().splitlines()) == (8 - 5) * 2
+        text = (folder / "trials.csv").read_text()
+        assert text.startswith((first.folder / "trials.csv").read_text())
+        whole = search(tuner(tmp_path / "whole", strategy=strategy, max_trials=8))
+        assert text == (whole.folder / "trials.csv").read_text()
+
+    def test_names_stay_as_long_as_they_were_and_trials_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
+        search(tuner(tmp_path / "grown", max_trials=3, replicates=1))
+        assert search(tuner(tmp_path / "grown", max_trials=11, replicates=1)).complete
+        search(tuner(tmp_path / "whole", max_trials=11, replicates=1))
+        grown, whole = (table(tmp_path / name) for name in ("grown", "whole"))
+        assert list(dict.fromkeys(row["trial"] for row in grown)) == [str(number) for number in range(11)]
+        assert list(dict.fromkeys(row["trial"] for row in whole)) == [f"{number:02}" for number in range(11)]
+        assert [{**row, "trial": ""} for row in grown] == [{**row, "trial": ""} for row in whole]
+        again = tuner(tmp_path / "grown", max_trials=None, strategy="random", replicates=1)
+        assert [summary.trial_id for summary in search(again).summaries.values()][-2:] == ["14", "15"]
+
+    def test_hyperbands_cap_may_be_raised(self, tmp_path: Path) -> None:
+        search(tuner(tmp_path / "grown", strategy="hyperband", max_trials=4, replicates=1))
+        search(tuner(tmp_path / "grown", strategy="hyperband", max_trials=None, replicates=1))
+        search(tuner(tmp_path / "whole", strategy="hyperband", max_trials=4, replicates=1))
+        search(tuner(tmp_path / "whole", strategy="hyperband", max_trials=7, replicates=1))
+        assert (tmp_path / "grown/trials.csv").read_text() == (tmp_path / "whole/trials.csv").read_text()
+
+    def test_fewer_than_have_been_begun_are_refused_and_more_than_that_are_enough(
+        self, undisturbed: Callable[[str], Tuner], tmp_path: Path
+    ) -> None:
+        shutil.copytree(undisturbed("random").folder, tmp_path / "search")
+        with pytest.raises(InputError, match="5 trials have been begun, and now the search is to have 4: expected at least 5"):
+            search(tuner(tmp_path / "search", max_trials=4))
+        with pytest.raises(InterruptedError):
+            search(tuner(tmp_path / "other", max_trials=9), observer=Heard("on_trial_ended", 2))
+        search(tuner(tmp_path / "other", max_trials=5))
+        assert (tmp_path / "other/trials.csv").read_bytes() == (undisturbed("random").folder / "trials.csv").read_bytes()
+
+
 class TestFailures:
     @pytest.fixture(scope="module", name="failing")
     @staticmethod
