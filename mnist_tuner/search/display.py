@@ -134,7 +134,7 @@ class SearchDisplay(Observer):
         self.ended: list[TrialSummary] = []
         self.best: TrialSummary | None = None
         self.restored = 0
-        self.failed = 0
+        self.failed = self.refused = 0
         self._spent = self._work = 0.0
         self._asked, self._asked_work = 0, 0.0
         self._first_cost = 0.0
@@ -153,6 +153,10 @@ class SearchDisplay(Observer):
             self._live = None
 
     # What is heard.
+
+    def on_trial_refused(self, values: Mapping[str, Any], reason: str) -> None:
+        """It is counted."""
+        self.refused += 1
 
     def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
         """A row of the table, in time."""
@@ -226,6 +230,8 @@ class SearchDisplay(Observer):
         parts = [f"{len(self.ended)}{of} trials"]
         if len(self.ended) > self.restored:
             parts.append(f"{self.trials_per_minute:.1f} trials a minute")
+        if self.refused:
+            parts.insert(1, f"{self.refused} refused")
         if self.failed:
             parts.insert(1, f"{self.failed} failed")
         left = self.seconds_left()

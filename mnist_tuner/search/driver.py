@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+from keras_tuner.errors import FailedTrialError
+
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.engine import Done, Engine, Failed, Limit, Pump
 from mnist_tuner.search.space import hyperparameters_of
@@ -50,7 +52,8 @@ class Driver:
         replicates: of each trial.
         epochs: of a trial, where the oracle does not say.
         ahead: how many trials are asked for before the first of them has been told of.
-        discover: registers the hyperparameters that a trial's model has besides those known, and returns its cost.
+        discover: registers the hyperparameters that a trial's model has besides those known, and returns its cost; raises
+            KerasTuner's FailedTrialError where these values cannot be trained: then other ones are chosen.
         first_alone: whether the first trial is waited for, since it may find more hyperparameters while it trains.
         deadline: ``time.monotonic()`` after which no trial is begun; None for none.
         limit: how long a trial may take; None for as long as it likes.
@@ -78,7 +81,14 @@ class Driver:
         self._asked: dict[str, _Asked] = {}
         self._asks = 0
         self._exhausted = False
+        self.refused: list[tuple[dict[str, Any], str]] = []
+        self._refused_running = 0
         self.oracle.known = {trial_id: values for trial_id, (values, _) in self._known.items()}
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many values in a row were refused that no more are tried."""
+        return self._refused_running >= float(self.oracle.most_refused)
 
     @property
     def out_of_time(self) -> bool:
@@ -131,13 +141,9 @@ class Driver:
         ahead = 1 if self.first_alone and not self.oracle.end_order else self.ahead
         if len(self._asked) >= ahead or (self.out_of_time and not self._known):
             return False
-        trial = self.oracle.create_trial(f"ask-{self._asks}")
-        self._asks += 1
-        self._exhausted = trial.status == "STOPPED"
-        if trial.status != "RUNNING":
+        trial, cost = self._next_trial()
+        if trial is None:
             return False
-        cost = self.discover(trial.hyperparameters)
-        self.oracle.learn(trial)
         asked = self._asked[trial.trial_id] = _Asked(trial, cost)
         values = trial.hyperparameters.values
         self.observer.on_trial_asked(trial.trial_id, values, cost)
@@ -150,6 +156,28 @@ class Driver:
                 )
             self._remember(values, asked.result, restored=True)
         return True
+
+    def _next_trial(self) -> tuple[Any, float]:
+        """A trial that the hypermodel does not refuse, and its cost; None where there is none for now, or none at all."""
+        while not self.gave_up:
+            trial = self.oracle.create_trial(f"ask-{self._asks}")
+            self._asks += 1
+            self._exhausted = trial.status == "STOPPED"
+            if trial.status != "RUNNING":
+                return None, 0.0
+            try:
+                cost = self.discover(trial.hyperparameters)
+            except FailedTrialError as error:
+                self._refused_running += 1
+                self.refused.append((dict(trial.hyperparameters.values), str(error)))
+                self.observer.on_trial_refused(*self.refused[-1])
+                self.oracle.refuse(trial)
+            else:
+                self._refused_running = 0
+                self.oracle.learn(trial)
+                return trial, cost
+        self._exhausted = True
+        return None, 0.0
 
     def _submit(self) -> None:
         """Gives the engine as much as it can do: the first trial, then those that take longest, which fills its workers best."""

@@ -17,7 +17,7 @@ from mnist_tuner.search.data import for_training
 from mnist_tuner.search.engine import last_line
 from mnist_tuner.search.outcome import Epochs, Outcome
 from mnist_tuner.search.trial import Replicate, Reporter, TrialResult, TrialSpec
-from mnist_tuner.search.weights import put_back, restore, state_of, weights_file
+from mnist_tuner.search.weights import parameter_count, put_back, restore, state_of, weights_file
 
 if TYPE_CHECKING:
     import keras
@@ -107,7 +107,7 @@ def run_trial(experiment: Experiment, spec: TrialSpec, report: Reporter) -> Tria
             model, outcome, state = _train(experiment, spec, number, hp, model, report)
             if number == 0:
                 found = {
-                    "parameters": model.count_params(),
+                    "parameters": parameter_count(model),
                     "build_config": model.get_build_config(),
                     "weights": weights_file(model),
                 }

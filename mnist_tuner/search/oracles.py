@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,9 @@ class _Mended:
     first: Mapping[str, Any]
     learns = False
     """Whether what it chooses depends on results."""
+    most_refused: float = 100
+    """After so many combinations in a row that cannot be trained no more are chosen."""
+    _refused_any = False
 
     def begin_with(self, seed: int, first: Mapping[str, Any]) -> None:
         """Takes the seed as it is, 0 included, and the values of the first trial that differ from the defaults."""
@@ -60,7 +64,7 @@ class _Mended:
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial has the default values, which need not be among those to choose from; then the strategy chooses."""
-        if not self.start_order:  # type: ignore[attr-defined]
+        if self._begins:
             return {"status": "RUNNING", "values": {**self.defaults(), **self.first}}
         return self.choose(trial_id)
 
@@ -68,6 +72,20 @@ class _Mended:
         """Takes what a trial's model turned out to have of hyperparameters."""
         self.update_space(trial.hyperparameters)  # type: ignore[attr-defined]
         self._record_values(trial)  # type: ignore[attr-defined]
+
+    @property
+    def _begins(self) -> bool:
+        return not self.start_order and not self._refused_any  # type: ignore[attr-defined]
+
+    def refuse(self, trial: Any) -> None:
+        """Takes back a trial that cannot be trained: its values count as tried, and another one gets its name."""
+        self.learn(trial)
+        self._refused_any = True
+        self.start_order.remove(trial.trial_id)  # type: ignore[attr-defined]
+        for known in (self.trials, self._id_to_hash):  # type: ignore[attr-defined]
+            del known[trial.trial_id]
+        ongoing = self.ongoing_trials  # type: ignore[attr-defined]
+        del ongoing[next(asker for asker, other in ongoing.items() if other is trial)]
 
     def choose(self, trial_id: str) -> Answer:
         """The strategy's values."""
@@ -119,14 +137,22 @@ class RandomOracle(_Mended, oracles.RandomSearchOracle):  # type: ignore[misc]  
 class GridOracle(_Mended, oracles.GridSearchOracle):  # type: ignore[misc]
     """The grid's points in order, whoever has finished: KerasTuner waits for a trial's end before it gives the next one."""
 
+    most_refused = math.inf  # it ends
     _last: str | None = None
+    _after: dict[str, Any] | None = None
+
+    def refuse(self, trial: Any) -> None:
+        """See there; the grid goes on after its values."""
+        super().refuse(trial)
+        if self._last == trial.trial_id:
+            self._after = dict(trial.hyperparameters.values)
 
     def choose(self, trial_id: str) -> Answer:
         """The next point of the grid; a default value that is none of the grid's is left out."""
-        values = self.defaults() if self._last is None else self.trials[self._last].hyperparameters.values
+        values = self._after or (self.defaults() if self._last is None else self.trials[self._last].hyperparameters.values)
         while values is not None:
             if self._on_grid(values) and not self._duplicate(values):
-                self._last = trial_id
+                self._last, self._after = trial_id, None
                 return {"status": "RUNNING", "values": dict(values)}
             values = self._get_next_combination(values)
         return {"status": "STOPPED", "values": None}
@@ -238,10 +264,17 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial's values, or a bracket's next trial."""
+        begins = self._begins
         answer = super().populate_space(trial_id)
-        if not self.start_order and answer["values"] is not None:
+        if begins and answer["values"] is not None:
             answer["values"] |= {"tuner/epochs": self.max_epochs, "tuner/initial_epoch": 0}
         return answer
+
+    def refuse(self, trial: Any) -> None:
+        """See there; its place in the bracket is free again."""
+        super().refuse(trial)
+        for infos in (infos for bracket in self._brackets for infos in bracket["rounds"]):
+            infos[:] = [info for info in infos if info["id"] != trial.trial_id]
 
     def choose(self, trial_id: str) -> Answer:
         """A new net for a bracket's first round, or the best of a round for the next one."""

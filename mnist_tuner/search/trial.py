@@ -238,6 +238,9 @@ class Observer:
     def on_trial_asked(self, trial_id: str, values: Mapping[str, Any], cost: float) -> None:
         """A trial has been chosen; `cost` is in proportion to the time that it should take."""
 
+    def on_trial_refused(self, values: Mapping[str, Any], reason: str) -> None:
+        """These values cannot be trained: others are chosen instead."""
+
     def on_trial_started(self, trial_id: str, attempt: int, worker: str) -> None:
         """A worker has begun with it."""
 

@@ -28,7 +28,7 @@ from mnist_tuner.search.oracles import STRATEGIES, make_oracle
 from mnist_tuner.search.space import points
 from mnist_tuner.search.study import Study, fingerprint
 from mnist_tuner.search.trial import Observer, TrialSummary, in_order, ranked
-from mnist_tuner.search.weights import without_optimizer
+from mnist_tuner.search.weights import parameter_count, without_optimizer
 from mnist_tuner.trainer.duration import parse_duration
 from mnist_tuner.trainer.keras_fit import fit_keras_model
 
@@ -72,6 +72,8 @@ class Tuner:
             ended at the end of an epoch. May be another one when the search goes on.
         directory: the search's folder.
         overwrite: whether to begin anew where it holds a search.
+        max_model_size: models with more parameters are not trained. Neither is what the hypermodel refuses, raising
+            `keras_tuner.errors.FailedTrialError` in ``build``: other values are chosen instead.
 
     Raises:
         InputError: an argument is out of its range.
@@ -102,11 +104,13 @@ class Tuner:
         trial_time: str | None = None,
         directory: str | Path = "search",
         overwrite: bool = False,
+        max_model_size: int | None = None,
     ) -> None:
         for name, value, low, high in (
             ("max_trials", 1 if max_trials is None else max_trials, 1, 1_000_000),
             ("epochs", epochs, 1, 100_000),
             ("replicates", replicates, 1, 1_000),
+            ("max_model_size", 1 if max_model_size is None else max_model_size, 1, 10**15),
             ("seed", seed, 0, 2**32 - 1),
             ("workers", 1 if workers == "auto" else workers, 0, 1_024),
         ):
@@ -132,7 +136,9 @@ class Tuner:
         self.workers, self.scheduler, self.security, self.modules = workers, scheduler, security, tuple(modules)
         self.first = dict(first or {})
         self.folder = Path(directory)
-        self._overwrite = overwrite
+        self._overwrite, self.max_model_size = overwrite, max_model_size
+        self.refused: list[tuple[dict[str, Any], str]] = []
+        self.gave_up = False
         self.summaries: dict[str, TrialSummary] = {}
         self._objective = list(objective) if isinstance(objective, (list, tuple)) else objective
         if isinstance(objective, Sequence) and not objective:
@@ -222,15 +228,18 @@ class Tuner:
             if isinstance(observer, SearchDisplay):
                 list(map(observer.say, notes))
             driver = self._driver(study, engine, observer, experiment.has_own_fit and not self._declares_all, deadline)
-            self.summaries = driver.summaries
+            self.summaries, self.refused = driver.summaries, driver.refused
             try:
                 self.complete = driver.run()
+                self.gave_up = driver.gave_up
             except KeyboardInterrupt:
                 if isinstance(observer, SearchDisplay) and made_here:
                     observer.say(f"Interrupted: {len(self.summaries)} trials are kept; to go on, search again")
                 raise
             study.write_table(self.folder / "trials.csv", self.objective)
         ranked = self.ranked()
+        if self.refused and not ranked and self.complete:
+            raise RunError(f"no trial was begun. {self._refusals()}")
         if ranked and not ranked[0].completed:
             raise RunError(
                 f"no trial was completed; the first one failed: {self.summaries[min(self.summaries, key=in_order)].reason}"
@@ -358,8 +367,9 @@ class Tuner:
         for hp, summary in zip(self.get_best_hyperparameters(num_models), best, strict=True):
             model = self.hypermodel.build(hp)
             folder = self.folder / f"trial_{summary.trial_id}"
-            if not model.built:
-                model.build_from_config(json.loads((folder / "build_config.json").read_text()))
+            config = json.loads((folder / "build_config.json").read_text())
+            if config and not model.built:  # one without a call is never built
+                model.build_from_config(config)
             with without_optimizer(model):
                 model.load_weights(folder / "checkpoint.weights.h5")
             models.append(model)
@@ -372,6 +382,16 @@ class Tuner:
         console.print(trial_table(trials, self.objective))
         note = score_note(trials)
         console.print(f"Mean and standard deviation over the replicates {note}; in {self.folder}", soft_wrap=True, markup=False)
+        if self.refused:
+            console.print(self._refusals(), soft_wrap=True, markup=False)
+
+    def _refusals(self) -> str:
+        """What could not be trained in this search, since it was begun or resumed."""
+        values, reason = self.refused[-1]
+        which = ", ".join(f"{name}={value}" for name, value in values.items() if not name.startswith("tuner/"))
+        rest = self.oracle.most_refused
+        gave_up = f" After {rest} in a row no more were tried." if self.gave_up else ""
+        return f"{len(self.refused)} combinations were refused, the last one {which}: {reason}.{gave_up}"
 
     # The space.
 
@@ -430,15 +450,20 @@ class Tuner:
     def _discover(self, hp: keras_tuner.HyperParameters) -> float:
         """The number of parameters of a trial's model. Building it here registers what it has of hyperparameters that were not
         known yet, at the same point of the search however the trials are timed."""
+        size: int | None = None
         if self._declares_all:
-            return float(self.hypermodel.parameters(hp))
-        with apart():
-            try:
-                return float(self.hypermodel.build(hp).count_params())
-            except InputError:  # a hyperparameter with two ranges
-                raise
-            except Exception:  # it is raised in the worker again, and is told
-                return 1.0
+            size = self.hypermodel.parameters(hp)
+        else:
+            with apart():
+                try:
+                    size = parameter_count(self.hypermodel.build(hp))
+                except (InputError, keras_tuner.errors.FailedTrialError):  # a hyperparameter with two ranges; it is refused
+                    raise
+                except Exception:  # it is raised in the worker again, and is told
+                    return 1.0
+        if size and self.max_model_size and size > self.max_model_size:
+            raise keras_tuner.errors.FailedTrialError(f"{size:,} parameters, more than max_model_size, {self.max_model_size:,}")
+        return float(size or 1)
 
     def _identity(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """What a search must have in common with one that it goes on with."""
@@ -453,6 +478,7 @@ class Tuner:
             "space": self.oracle.hyperparameters.get_config()["space"],
             "first_trial": self.oracle.defaults() | self.first,
             "number_of_trials": self.max_trials,
+            "max_model_size": self.max_model_size,
             "epochs": self.epochs,
             "replicates": self.replicates,
             "data": fingerprint(experiment.arguments),

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+
+
+def parameter_count(model: keras.Model) -> int | None:
+    """How many parameters a model has, or its parts where, without a ``call``, it is never built; None where there are none."""
+    weights = model.weights
+    return sum(math.prod(weight.shape) for weight in weights) if weights or model.built else None
 
 
 def put_back(model: keras.Model, new: keras.Model) -> bool:

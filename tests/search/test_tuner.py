@@ -517,6 +517,119 @@ class TestMoreTrials:
         assert (tmp_path / "other/trials.csv").read_bytes() == (undisturbed("random").folder / "trials.csv").read_bytes()
 
 
+class Refusing(Wandering):
+    """Refuses some widths before anything is trained, after it has asked for all that it has."""
+
+    def __init__(self, refuses: Callable[[int], bool], log: Path | None = None) -> None:
+        super().__init__(log)
+        self.refuses = refuses
+
+    def build(self, hp: Any) -> Any:
+        model = super().build(hp)
+        if self.refuses(hp.get("units")):
+            raise keras_tuner.errors.FailedTrialError(f"no {hp.get('units')} units")
+        return model
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_what_is_refused_uses_up_no_trial(self, strategy: str, tmp_path: Path) -> None:
+        hypermodel = Refusing(lambda units: units % 4 == 0, tmp_path / "fits")
+        found = search(tuner(tmp_path / "search", hypermodel, strategy=strategy, replicates=1, max_trials=7))
+        assert [summary.completed for summary in found.ranked()] == [True] * 7
+        assert sorted(found.summaries) == [str(number) for number in range(7)]
+        assert all(summary.values["units"] % 4 for summary in found.ranked())
+        assert found.refused
+        assert {reason for _, reason in found.refused} <= {f"no {units} units" for units in (4, 8, 12, 16)}
+        assert len({str(values) for values, _ in found.refused}) == len(found.refused)
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_such_a_search_is_resumed_to_the_same_table(self, strategy: str, tmp_path: Path) -> None:
+        def fresh(name: str) -> Tuner:
+            return tuner(tmp_path / name, Refusing(lambda units: units > 8), strategy=strategy, replicates=1, max_trials=7)
+
+        whole = search(fresh("whole"))
+        with pytest.raises(InterruptedError):
+            search(fresh("broken"), observer=Heard("on_trial_ended", 3))
+        search(fresh("broken"))
+        assert (tmp_path / "broken/trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+
+    @pytest.mark.parametrize("strategy", ["random", "grid"])
+    def test_all_that_is_not_refused_is_found(self, strategy: str, tmp_path: Path) -> None:
+        hypermodel = Refusing(lambda units: units != 6)
+        found = search(tuner(tmp_path, hypermodel, strategy=strategy, replicates=1, max_trials=9))
+        assert found.complete
+        assert sorted(summary.values["activation"] for summary in found.ranked()) == ["relu", "tanh"]
+        assert len(found.refused) == 7 * 2 + 1
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_models_that_are_too_large_are_not_trained(self, strategy: str, tmp_path: Path) -> None:
+        found = search(tuner(tmp_path, strategy=strategy, max_model_size=50, replicates=1, max_trials=5))
+        assert all((summary.parameters or 99) <= 50 for summary in found.ranked())
+        assert all(reason.endswith("parameters, more than max_model_size, 50") for _, reason in found.refused)
+        assert found.refused
+        with pytest.raises(InputError, match="another max model size: it began with 50, and now it is 60"):
+            search(tuner(tmp_path, strategy=strategy, max_model_size=60, replicates=1, max_trials=5))
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_where_all_are_refused_it_says_so(self, strategy: str, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=r"no trial was begun\. 1[67] combinations were refused, the last one units="):
+            search(tuner(tmp_path, Refusing(lambda units: True), strategy=strategy, max_trials=20))
+
+    def test_after_a_hundred_in_a_row_no_more_are_tried(self, tmp_path: Path) -> None:
+        def build(hp: Any) -> keras.Model:
+            if hp.Float("rate", 0.0, 1.0) > 0:
+                raise keras_tuner.errors.FailedTrialError("too fast")
+            return trained(hp)
+
+        found = search(tuner(tmp_path, build, replicates=1))
+        assert [summary.values for summary in found.ranked()] == [{"rate": 0.0, "units": 5}]
+        console = Console(file=StringIO(), width=200)
+        found.results_summary(console=console)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "100 combinations were refused, the last one rate=0." in shown
+        assert "too fast. After 100 in a row no more were tried." in shown
+
+
+class Pair(keras.Model):  # type: ignore[misc]
+    """A model without a call, of a part that its own step trains."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.part = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dense(1)])
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.part(x)[:, 0] - tf.cast(y, "float32")) ** 2)
+        weights = self.part.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("own_fit", [True, False])
+def test_a_model_without_a_call_is_searched(own_fit: bool, tmp_path: Path) -> None:
+    class Pairs(Wandering):
+        def build(self, hp: Any) -> Any:
+            model = Pair(hp.Int("units", 2, 8, step=2))
+            model.compile("sgd")
+            return model
+
+        def fit(self, hp: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+            return model.fit(*arguments, verbose=0, **options)
+
+    class Looped(Pairs):
+        fit = keras_tuner.HyperModel.fit
+
+    found = tuner(tmp_path, (Pairs if own_fit else Looped)(), objective="loss", max_trials=2, max_model_size=40)
+    found.search(X, Y, verbose=False)
+    for summary, model in zip(found.ranked(), found.get_best_models(2), strict=True):
+        assert summary.parameters == summary.values["units"] * 6 + 1 == model.part.count_params()
+        assert model.part.get_weights()[1].any()  # biases, which are zeros at first
+
+
 class TestFailures:
     @pytest.fixture(scope="module", name="failing")
     @staticmethod
