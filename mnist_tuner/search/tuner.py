@@ -368,8 +368,10 @@ class Tuner:
             model = self.hypermodel.build(hp)
             folder = self.folder / f"trial_{summary.trial_id}"
             config = json.loads((folder / "build_config.json").read_text())
-            if config and not model.built:  # one without a call is never built
-                model.build_from_config(config)
+            if not model.built:
+                if config is not None:
+                    model.build_from_config(config)
+                model.built = True  # one without a call never is, and has all its parts
             with without_optimizer(model):
                 model.load_weights(folder / "checkpoint.weights.h5")
             models.append(model)

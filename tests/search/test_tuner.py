@@ -496,7 +496,7 @@ class TestMoreTrials:
         assert list(dict.fromkeys(row["trial"] for row in whole)) == [f"{number:02}" for number in range(11)]
         assert [{**row, "trial": ""} for row in grown] == [{**row, "trial": ""} for row in whole]
         again = tuner(tmp_path / "grown", max_trials=None, strategy="random", replicates=1)
-        assert [summary.trial_id for summary in search(again).summaries.values()][-2:] == ["14", "15"]
+        assert sorted(search(again).summaries, key=int) == [str(number) for number in range(16)]
 
     def test_hyperbands_cap_may_be_raised(self, tmp_path: Path) -> None:
         search(tuner(tmp_path / "grown", strategy="hyperband", max_trials=4, replicates=1))
@@ -564,12 +564,12 @@ class TestRefusals:
 
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_models_that_are_too_large_are_not_trained(self, strategy: str, tmp_path: Path) -> None:
-        found = search(tuner(tmp_path, strategy=strategy, max_model_size=50, replicates=1, max_trials=5))
+        found = search(tuner(tmp_path, strategy=strategy, max_model_size=50, replicates=1, max_trials=6))
         assert all((summary.parameters or 99) <= 50 for summary in found.ranked())
         assert all(reason.endswith("parameters, more than max_model_size, 50") for _, reason in found.refused)
         assert found.refused
         with pytest.raises(InputError, match="another max model size: it began with 50, and now it is 60"):
-            search(tuner(tmp_path, strategy=strategy, max_model_size=60, replicates=1, max_trials=5))
+            search(tuner(tmp_path, strategy=strategy, max_model_size=60, replicates=1, max_trials=6))
 
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_where_all_are_refused_it_says_so(self, strategy: str, tmp_path: Path) -> None:
