@@ -528,5 +528,5 @@ def test_one_more_option_is_kept_when_a_run_goes_on_and_tells_trainings_apart(
 def test_a_search_tells_which_options_it_may_go_on_with() -> None:
     assert [name for name, option in options_of(TrainConfig).items() if option.may_change] == ["epochs", "seeds"]
     assert [name for name, option in options_of(SearchConfig).items() if option.may_change] == [
-        *("trial_time", "workers", "scheduler")
+        *("trials", "trial_time", "workers", "scheduler")
     ]
