@@ -66,8 +66,10 @@ class Study:
 
     def _check_number(self, trials: int | None) -> None:
         """A search may go on with another number of trials, as long as those that are done are among them."""
+        if trials is None:
+            return
         done = 1 + max((int(result.trial_id) for _, result in self.results()), default=-1)
-        if trials is not None and done > trials:
+        if done > trials:
             raise InputError(
                 f"{self.folder}: {done} trials have been begun, and now the search is to have {trials}: expected at least {done}"
             )

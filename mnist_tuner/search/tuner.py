@@ -476,7 +476,8 @@ class Tuner:
         return {
             "strategy": self.strategy,
             "seed": self.seed,
-            "objective": ", ".join(f"{name} ({way})" for name, way in (self._parts or {self.objective: self.direction}).items()),
+            "objective": f"{self.objective} ({self.direction})",
+            "objective_parts": self._parts or None,
             "space": self.oracle.hyperparameters.get_config()["space"],
             "first_trial": self.oracle.defaults() | self.first,
             "number_of_trials": self.max_trials,
