@@ -65,7 +65,7 @@ def grey_levels(parts: Mapping[str, Raw], notes: list[str], *, transpose: bool =
         raise InputError(
             f"the pixels of its parts are on different scales ({told}): bring them to one, as by dividing all by 255"
         )
-    if low < 0 and any(array.dtype == np.int8 for array in shaped.values()):
+    if low < -1 and any(array.dtype == np.int8 for array in shaped.values()):
         shaped, low, high = _signed_bytes(shaped, parts)
     black, white = _range(shaped.values(), low, high)
     if (black, white) != (0, 255):
@@ -122,7 +122,7 @@ def _range(arrays: Any, low: float, high: float) -> tuple[float, float]:
     """Which values are black and white."""
     arrays = list(arrays)
     whole = all(array.dtype.kind in "bui" for array in arrays) or all(_is_whole(array) for array in arrays)
-    if low >= 0 and high <= 1:
+    if low >= 0 and 0.5 < high <= 1:
         return 0, 1
     if low >= 0 and whole:
         return 0, next((top for top in _TOPS if high <= top), high)

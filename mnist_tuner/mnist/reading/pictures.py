@@ -85,7 +85,11 @@ def grey(content: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
             raise ValueError(f"{picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}")
         if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):  # 16 bits, which Pillow would cut off at 255
             deep: npt.NDArray[Any] = np.asarray(picture, np.float64)
-            return np.rint(deep * (255 / (65535 if deep.max() > 255 else 255))).astype(np.uint8), False
+            low, high = deep.min(), deep.max()
+            if not 0 <= low <= high <= 65535:
+                raise ValueError(f"pixels from {low:g} to {high:g}")
+            top = next(top for top in ((1, 255, 65535) if picture.mode == "F" else (255, 65535)) if high <= top)
+            return np.rint(deep * (255 / top)).astype(np.uint8), False
         if picture.has_transparency_data:
             values: npt.NDArray[Any] = np.asarray(picture.convert("RGBA"), np.float64)
             colours, alpha = values[..., :3], values[..., 3] / 255

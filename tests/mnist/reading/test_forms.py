@@ -111,6 +111,16 @@ def test_signed_bytes_are_told_by_their_ground(shift: int) -> None:
     np.testing.assert_array_equal(grey(signed), x)
 
 
+def test_signed_bytes_of_minus_one_and_one_are_black_and_white() -> None:
+    """Most are -1, which would be 255 as an unsigned byte."""
+    light = digits()[0] > 127
+    np.testing.assert_array_equal(grey(np.where(light, 1, -1).astype(np.int8)), np.where(light, 255, 0))
+
+
+def test_pixels_that_were_divided_twice_are_scaled_by_their_own_range() -> None:
+    np.testing.assert_array_equal(grey(IMAGES / 255**2), IMAGES)
+
+
 def test_signed_bytes_without_a_ground_are_refused() -> None:
     images = GENERATOR.integers(-100, -50, (6, 5, 5)).astype(np.int8)
     with pytest.raises(InputError, match="int8 with pixels below 0: expected 0 to 255"):

@@ -53,6 +53,14 @@ def test_a_picture_of_any_mode_is_read_as_it_looks(mode: str) -> None:
     assert not coloured
 
 
+def test_a_picture_of_floats_or_of_too_many_bits_is_scaled_or_refused() -> None:
+    floats = (DIGIT / 255).astype(np.float32)
+    np.testing.assert_array_equal(grey(encoded(Image.fromarray(floats), "TIFF"))[0], DIGIT)
+    for beyond in (DIGIT.astype(np.int32) * 1000, DIGIT.astype(np.int32) - 1, np.full_like(floats, np.nan)):
+        with pytest.raises(ValueError, match="pixels from"):
+            grey(encoded(Image.fromarray(beyond), "TIFF"))
+
+
 def test_colours_are_turned_grey_and_said(tmp_path: Path) -> None:
     levels, coloured = grey(encoded(Image.new("RGB", (28, 28), (255, 0, 0))))
     assert (levels[0, 0], coloured) == (76, True)
