@@ -22,7 +22,7 @@ from mnist_tuner.errors import InputError
 MOST_BYTES, MOST_FILES, MOST_LEVELS = 8 * 2**30, 2_000_000, 8
 MOST_GROWTH, SMALL = 250, 64 * 2**20
 """Packed data may grow so many times, or to so many bytes. Pixels that are text grow twentyfold, black ones a thousandfold."""
-PIECE = 1 << 20
+PIECE = HEAD = 1 << 20
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
 _PACKERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
 
@@ -77,7 +77,7 @@ class File:
         """Its first bytes, unpacked; none where it cannot be read."""
         try:
             with self.open() as file:
-                return file.read(1 << 16)
+                return file.read(HEAD)
         except InputError:
             return b""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from mnist_tuner.mnist.reading.arrays import npz_keys, read_npy, read_npz_array
 from mnist_tuner.mnist.reading.files import ARCHIVES, File, file_at, files_in_archive, files_in_folder, is_archive
 from mnist_tuner.mnist.reading.forms import Raw
 from mnist_tuner.mnist.reading.idx import is_idx, read_idx_file
-from mnist_tuner.mnist.reading.names import PARTS, TRAINING, Said, counterpart, read_name
+from mnist_tuner.mnist.reading.names import PARTS, SHARD, TEST, TRAINING, Said, counterpart, read_name
 from mnist_tuner.mnist.reading.pictures import is_picture, read_files
 
 FORMATS = ("idx", "npz", "npy", "parquet", "table", "pictures")
@@ -60,7 +61,6 @@ class Piece:
         at: where it is, as messages name it.
         wanted: as these would name what belongs to it.
         read: reads it.
-        size: of the file.
     """
 
     part: str | None
@@ -69,7 +69,6 @@ class Piece:
     at: str
     wanted: str
     read: Callable[[], Loaded]
-    size: int
 
 
 @dataclass
@@ -80,11 +79,13 @@ class Found:
         words: of its name, those of each folder and of the files.
         form: one of `FORMATS`.
         pieces: all that belongs to it.
+        aside: files of test images that may belong to it: nothing says so.
     """
 
     words: tuple[tuple[str, ...], ...]
     form: str
     pieces: list[Piece] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
 
     def of(self, part: str | None) -> dict[str, list[Piece]]:
         """A part's pieces, by kind."""
@@ -147,7 +148,10 @@ def find(source: Path, split: str | None, stack: ExitStack) -> Found:
         found, wrong = _candidates(files) if packed else (found, wrong)
     if wrong and not any(each.whole for each in found):
         raise wrong[0]
-    return _choose(source, files, found, split)
+    chosen = _choose(source, files, found, split)
+    if not chosen.of(TEST):
+        chosen.aside += [piece.file for each in found if not each.whole for piece in each.pieces if piece.part == TEST]
+    return chosen
 
 
 def _choose(source: Path, files: Sequence[File], found: list[Found], split: str | None) -> Found:
@@ -158,6 +162,8 @@ def _choose(source: Path, files: Sequence[File], found: list[Found], split: str 
     names = _names(source, whole)
     if split is not None:
         said = [{_bare(name), _bare("".join(map("".join, each.words)))} for each, name in zip(whole, names, strict=True)]
+        if len(whole) == 1:  # "letters" is right also where nothing else of EMNIST lies
+            said[0].update(word for part in whole[0].words for word in part)
         chosen = [each for each, known in zip(whole, said, strict=True) if _bare(split) in known]
         if not chosen:
             raise InputError(f"{source}: no data set called {split!r} in it: expected --split {' or '.join(sorted(names))}")
@@ -243,8 +249,7 @@ def read(found: Found) -> tuple[dict[str, Raw], dict[str, Raw], tuple[str, ...],
                 continue
             raise InputError(_missing(pieces[alone][0], found))
         chosen = [pieces[kind] for kind in (("both",) if "both" in pieces else ("images", "labels")) if kind in pieces]
-        for each in map(_without_copies, chosen):
-            loaded = [piece.read() for piece in each]
+        for each, loaded in map(_read_once, chosen):
             if got := [one.images for one in loaded if one.images]:
                 images[part] = _joined(got)
             if got := [one.labels for one in loaded if one.labels]:
@@ -258,28 +263,36 @@ def read(found: Found) -> tuple[dict[str, Raw], dict[str, Raw], tuple[str, ...],
         if part == TRAINING:
             raise InputError(f"{at}: images without labels: expected a column called label")
     for part, raw in images.items():
-        if len(raw.array) != len(labels[part].array) and not (labels[part].array.ndim == 2 and len(labels[part].array) == 1):
-            count = len(labels[part].array)
+        shape = labels[part].array.shape
+        count = shape[1] if len(shape) == 2 and shape[0] == 1 else shape[0]  # also as one row
+        if len(raw.array) != count:
             turned = f", of the shape {raw.array.shape}: the number of images comes first" if count in raw.array.shape else ""
             name = raw.at.rsplit("/", 1)[-1]
             raise InputError(f"{labels[part].at}: {count:,} labels for the {len(raw.array):,} images of {name}{turned}")
+    if found.aside:
+        notes.append(f"{_listed(found.aside)} not used: nothing says that it belongs to the training images")
     files = [file.encode(errors="replace").decode() for file in dict.fromkeys(files)]  # a file's name may be no text
     return images, labels, names, files, notes
 
 
-def _without_copies(pieces: list[Piece]) -> list[Piece]:
-    """The pieces without those that hold the same again, as archives do that hold a file twice, or packed and unpacked.
+def _read_once(pieces: list[Piece]) -> tuple[list[Piece], list[Loaded]]:
+    """Reads pieces: all that a part was cut into; of what lies there twice, also packed and unpacked, one.
 
     Raises:
-        InputError: they differ, and nothing says which one is meant.
+        InputError: some are missing; or two differ, and nothing says which one is meant.
     """
-    shards = "-of-" in pieces[0].file
-    if len(pieces) == 1 or shards:
-        return pieces
-    plain = [piece for piece in pieces if not piece.file.lower().endswith(_PACKED)] or pieces
-    if len({piece.size for piece in plain}) > 1:
-        raise InputError(f"{plain[0].at} and {plain[1].file}: two of the same, which differ: leave one in the folder")
-    return plain[:1]
+    if shard := SHARD.search(pieces[0].file):
+        if len(pieces) != int(shard[1]):
+            raise InputError(f"{pieces[0].at}: one of {int(shard[1])} files, and {len(pieces)} are there: expected all")
+        return pieces, [piece.read() for piece in pieces]
+    first, *others = sorted(pieces, key=lambda piece: piece.file.lower().endswith(_PACKED))
+    loaded = first.read()
+    for other in others:
+        again = other.read()
+        for one, two in ((loaded.images, again.images), (loaded.labels, again.labels)):
+            if one and two and not np.array_equal(one.array.ravel(), two.array.ravel()):
+                raise InputError(f"{first.at} and {other.at}: two of the same, which differ: leave one of them there")
+    return [first], [loaded]
 
 
 def _joined(raws: list[Raw]) -> Raw:
@@ -366,10 +379,10 @@ def _pieces(file: File, form: str, said: Said) -> Iterator[Piece]:
     if form == "idx":
         head = file.head()
         kind = said.kind or ("images" if head[3:4] >= b"\x03" else "labels")
-        yield Piece(said.part, kind, file.name, file.at, wanted, lambda: _idx(file, kind), file.size)
+        yield Piece(said.part, kind, file.name, file.at, wanted, lambda: _idx(file, kind))
     elif form == "npy":
         kind = said.kind or "images"
-        yield Piece(said.part, kind, file.name, file.at, wanted, lambda: _array(kind, read_npy(file), file.at), file.size)
+        yield Piece(said.part, kind, file.name, file.at, wanted, lambda: _array(kind, read_npy(file), file.at))
     elif form == "npz":
         yield from _npz_pieces(file, said)
     else:
@@ -392,8 +405,8 @@ def _npz_pieces(file: File, said: Said) -> Iterator[Piece]:
     told = {key: read_name(key) for key in keys}
     for key in keys:
         kind = told[key].kind or (said.kind if len(keys) == 1 else None)
-        alike = [other for other in keys if (told[other].part, told[other].kind) == (told[key].part, kind)]
-        if kind is None or key != min(alike or [key], key=lambda other: len(told[other].rest)):  # "labels", not "label_names"
+        alike = [len(told[other].rest) for other in keys if (told[other].part, told[other].kind) == (told[key].part, kind)]
+        if kind is None or len(told[key].rest) > min(alike, default=math.inf):  # "labels", not "label_names"
             continue
         at = f"{file.at}: {key}"
         there = f"it has {', '.join(sorted(keys)[:12])}"
@@ -402,7 +415,7 @@ def _npz_pieces(file: File, said: Said) -> Iterator[Piece]:
         def read_array(key: str = key, kind: str = kind, at: str = at) -> Loaded:
             return _array(kind, read_npz_array(file, key), at)
 
-        yield Piece(told[key].part or said.part, kind, file.name, at, wanted, read_array, file.size)
+        yield Piece(told[key].part or said.part, kind, file.name, at, wanted, read_array)
     if not any(told[key].kind for key in keys) and not said.kind:
         raise InputError(
             f"{file.at}: has {', '.join(sorted(keys)[:12]) or 'nothing'}: expected x_train, y_train, x_test and y_test"
@@ -415,19 +428,25 @@ def _table_piece(file: File, form: str, said: Said, wanted: str) -> Piece:
     def read_table() -> Loaded:
         table = tables.read_parquet(file) if form == "parquet" else tables.read_text(file, kind != "images")
         labels = None if table.labels is None else Raw(table.labels, file.at)
-        return Loaded(Raw(table.images, file.at, table.coloured), labels, table.names)
+        note = f"{table.lost:,} of the pictures in {file.name} could not be read" if table.lost else ""
+        return Loaded(Raw(table.images, file.at, table.coloured), labels, table.names, note)
 
     def read_labels() -> Loaded:
         return Loaded(labels=Raw(tables.read_column(file), file.at))
 
     if form == "table" and said.kind == "labels":
-        return Piece(said.part, "labels", file.name, file.at, wanted, read_labels, file.size)
+        return Piece(said.part, "labels", file.name, file.at, wanted, read_labels)
     kind = "both" if form == "parquet" or tables.is_labelled(file) else "images"
-    return Piece(said.part, kind, file.name, file.at, wanted, read_table, file.size)
+    return Piece(said.part, kind, file.name, file.at, wanted, read_table)
 
 
 def _picture_piece(files: list[File], part: str | None, labels: list[str] | None) -> Piece:
     def read_all() -> Loaded:
+        places: dict[str, PurePosixPath] = {}
+        for file, label in zip(files, labels or (), strict=True):
+            place = PurePosixPath(file.name).parent
+            if (other := places.setdefault(label, place)) != place:
+                raise InputError(f"{folder}: the class {label} lies in {other} and in {place}: leave one of them there")
         images, sound, coloured = read_files(files)
         kept = images if sound.all() else images[sound]
         wrong = np.flatnonzero(~sound)
@@ -436,5 +455,4 @@ def _picture_piece(files: list[File], part: str | None, labels: list[str] | None
 
     folder = str(PurePosixPath(files[0].at).parent.parent)
     told = f"{len(files):,} pictures" + (f" in {len(set(labels))} folders" if labels else f", such as {files[0].name}")
-    size = sum(file.size for file in files)
-    return Piece(part, "both" if labels else "images", told, folder, folder, read_all, size)
+    return Piece(part, "both" if labels else "images", told, folder, folder, read_all)

@@ -25,7 +25,8 @@ _NOISE = re.compile(
     r"gz|bz2|xz|zip|tar|tgz|npz|npy|csv|tsv|txt|parquet|pngs?|jpe?gs?|bmp"
 )
 _GLUED = re.compile(rf"(?P<a>{'|'.join([*_KINDS, *_LETTERS])})?(?P<p>{'|'.join(_PARTS)})(?P<b>{'|'.join([*_KINDS, *_LETTERS])})?")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]{8,})?")
+SHARD = re.compile(r"-\d{5}-of-(\d{5})(-[0-9a-f]{8,})?")
+"""One of several files that are a part together, as Hugging Face cuts them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Said:
 @lru_cache(4096)  # a folder of pictures is asked about for each of them
 def read_name(name: str) -> Said:
     """What a name says, such as ``emnist-letters-train-images-idx3-ubyte.gz``, ``X_train`` or ``trainingSet``."""
-    name = re.sub(r"\d+k?\s*x\s*\d+", " ", _SHARD.sub("", name), flags=re.IGNORECASE)
+    name = re.sub(r"\d+k?\s*x\s*\d+", " ", SHARD.sub("", name), flags=re.IGNORECASE)
     words: list[str] = []
     for chunk in re.findall(r"[^\W_]+", name):
         parts = [chunk] if chunk.lower() in _PARTS else re.split(r"(?<=[a-z0-9])(?=[A-Z])", chunk)

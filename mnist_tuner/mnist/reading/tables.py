@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_tuner.errors import InputError
-from mnist_tuner.mnist.reading.files import MOST_BYTES, MOST_GROWTH, SMALL, File
+from mnist_tuner.mnist.reading.files import HEAD, MOST_BYTES, MOST_GROWTH, SMALL, File
 from mnist_tuner.mnist.reading.names import read_name
 from mnist_tuner.mnist.reading.pictures import read_pictures
 
@@ -39,18 +39,21 @@ class Table:
         labels: ``(n,)``; None where it has none.
         names: of the classes, where the file has them.
         coloured: whether its pictures were in colour.
+        lost: how many of its pictures could not be read.
     """
 
     images: npt.NDArray[Any]
     labels: npt.NDArray[Any] | None
     names: tuple[str, ...] = ()
     coloured: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
 class _Layout:
     delimiter: str | None
     header: bool
+    width: int
     label: int | None
     pixels: range
 
@@ -72,10 +75,9 @@ def read_column(file: File) -> npt.NDArray[Any]:
     Raises:
         InputError: it cannot be read.
     """
-    lines = [line.strip().strip(',"') for line in file.read().decode("utf-8-sig", "replace").split()]
-    if len(lines) > 1 and not _is_number(lines[0]) and _is_number(lines[1]):
-        del lines[0]
-    return np.array(lines)
+    lines = [line.strip().strip(',"') for line in file.read().decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    header = lines[0].lower() in LABELS[:3] or (len(lines) > 1 and not _is_number(lines[0]) and _is_number(lines[1]))
+    return np.array(lines[header:])
 
 
 def read_text(file: File, labelled: bool = True) -> Table:
@@ -138,12 +140,12 @@ def _is_number(text: str) -> bool:
 def _first_rows(head: bytes) -> tuple[str | None, list[list[str]]]:
     """The delimiter, and the rows that a file begins with, if they are a table of pixels; else none."""
     lines = [line for line in _text(head).splitlines() if line.strip()]
-    lines = lines[:-1] if len(head) >= 1 << 16 and len(lines) > 2 else lines
+    lines = lines[:-1] if len(head) >= HEAD and len(lines) > 2 else lines
     if not lines:
         return None, []
     delimiter: str | None = max(",;\t", key=lines[0].count)
     delimiter = delimiter if lines[0].count(delimiter or ",") >= FEWEST_PIXELS else None
-    rows = [[cell.strip().strip('"') for cell in line.split(delimiter)] for line in lines[:200]]
+    rows = [[cell.strip().strip('"') for cell in line.split(delimiter)] for line in lines[:20]]
     width = len(rows[0])
     body = rows[1:] or rows
     regular = width > FEWEST_PIXELS - 1 and all(len(row) == width for row in rows)
@@ -158,6 +160,7 @@ def _layout(at: str, delimiter: str | None, rows: list[list[str]], labelled: boo
     """
     width, below = len(rows[0]), rows[1] if len(rows) > 1 else rows[0]
     header = any((not _is_number(a) and _is_number(b)) or a.lower() in LABELS[:3] for a, b in zip(rows[0], below, strict=True))
+    header = header or any(rows[0] == [str(column + first) for column in range(width)] for first in (0, 1))  # as pandas writes it
     names = [name.lower() for name in rows[0]] if header else [f"{column}" for column in range(width)]
     named = [column for column, name in enumerate(names) if name in LABELS]
     if not named and labelled:  # letters tell, too
@@ -166,7 +169,20 @@ def _layout(at: str, delimiter: str | None, rows: list[list[str]], labelled: boo
     rest = [column for column in range(width) if column != label and not _NUMBERS.fullmatch(names[column])]
     if not rest or rest != list(range(rest[0], rest[-1] + 1)):
         raise InputError(f"{at}: columns lie between those of the pixels: expected a label, and then pixel after pixel")
-    return _Layout(delimiter, header, label, range(rest[0], rest[-1] + 1))
+    if header:
+        _check_order(at, [names[column] for column in rest])
+    return _Layout(delimiter, header, width, label, range(rest[0], rest[-1] + 1))
+
+
+def _check_order(at: str, names: list[str]) -> None:
+    """Whether the pixels' columns are in order, where their names have numbers: sorted as text, pixel10 comes after pixel1.
+
+    Raises:
+        InputError: they are not.
+    """
+    places = [[int(number) for number in re.findall(r"\d+", name)] for name in names]
+    if all(places) and (wrong := next((i for i in range(1, len(names)) if places[i] < places[i - 1]), 0)):
+        raise InputError(f"{at}: the column {names[wrong]} comes after {names[wrong - 1]}: expected row by row")
 
 
 def _is_size(pixels: int) -> bool:
@@ -210,7 +226,7 @@ def _labels(lines: list[str], layout: _Layout) -> list[str]:
     if column is None:
         return []
     if column > layout.pixels[-1]:
-        return [line.rstrip("\n\r").rsplit(layout.delimiter, 1)[1].strip() for line in lines]
+        return [line.rsplit(layout.delimiter, layout.width - column)[1].strip() for line in lines]
     return [line.split(layout.delimiter, column + 1)[column].strip() for line in lines]
 
 
@@ -240,6 +256,7 @@ def read_parquet(file: File) -> Table:
                 images = [name for name in images if name != label]
             named = [name for name in images if read_name(name).kind == "images"]
             images = named if len(named) == 1 else images
+            _check_order(file.at, images)
             columns = [*images, *([label] if label else [])]
             labels: list[Any] = []
             pieces = [_pixels(batch, images, file.at) for batch in _batches(table, columns, label, labels)]
@@ -256,7 +273,7 @@ def read_parquet(file: File) -> Table:
     arrays = np.concatenate([piece[0] for piece in pieces])
     arrays = arrays if kept.all() else arrays[kept]
     found = np.array(labels)[kept] if label else None
-    return Table(arrays, found, names, any(piece[2] for piece in pieces))
+    return Table(arrays, found, names, any(piece[2] for piece in pieces), int((~kept).sum()))
 
 
 def _batches(table: Any, columns: list[str], label: str | None, labels: list[Any]) -> Iterator[Any]:

@@ -92,6 +92,17 @@ def test_two_files_of_the_same_part_that_differ_are_refused(tmp_path: Path) -> N
     assert "two of the same, which differ" in refusal(tmp_path)
 
 
+def test_two_of_the_same_size_that_differ_are_refused(tmp_path: Path) -> None:
+    """Nothing says which is meant: pixels of black on white, or these."""
+    x, y, _, _ = digits()
+    files = idx_files(train="raw/train-{}", test="raw/t10k-{}") | {"processed/train-images-idx3-ubyte": idx(255 - x)}
+    assert "two of the same, which differ" in refusal(write_all(tmp_path / "idx", files))
+    assert "a.npz: images and " in refusal(npz(tmp_path / "a.npz", images=x, pixels=255 - x, labels=y))
+    for kind in ("raw", "png"):
+        write_pictures(tmp_path / "pictures" / kind, x, y)
+    assert "the class 0 lies in png/0 and in raw/0" in refusal(tmp_path / "pictures")
+
+
 @pytest.mark.parametrize(("code", "dtype"), [(0x09, "i1"), (0x0B, ">i2"), (0x0C, ">i4")])
 def test_labels_and_images_may_be_of_any_integer_type(code: int, dtype: str, tmp_path: Path) -> None:
     x, y, xt, yt = digits()
@@ -274,6 +285,13 @@ def test_of_several_data_sets_one_is_chosen_by_its_name(tmp_path: Path) -> None:
     assert "digits or letters" in refusal(folder, "numbers")
 
 
+def test_a_data_set_that_is_alone_has_its_name_too(tmp_path: Path) -> None:
+    write_all(tmp_path, idx_files(train="emnist-letters-train-{}", test="emnist-letters-test-{}"))
+    for split in ("letters", "emnist-letters"):
+        check(load_dataset(tmp_path, split=split))
+    assert "expected --split emnist-letters" in refusal(tmp_path, "digits")
+
+
 def test_torchvisions_folder_of_several_is_several(tmp_path: Path) -> None:
     for name in ("MNIST", "FashionMNIST"):
         write_all(tmp_path / name / "raw", idx_files())
@@ -310,6 +328,13 @@ def test_a_table_of_images_without_labels_is_left_out_and_said(tmp_path: Path) -
     write(tmp_path / "test.csv", csv(xt, None))
     write(tmp_path / "sample_submission.csv", "ImageId,Label\n1,0\n")
     assert "test.csv has no labels, and is not used" in check_held_out(load_dataset(tmp_path)).notes
+
+
+def test_test_images_of_which_nothing_says_whose_they_are_are_left_out_and_said(tmp_path: Path) -> None:
+    x, y, xt, yt = digits()
+    npz(tmp_path / "train.npz", x=x, y=y)
+    write(tmp_path / "test.csv", csv(xt, yt))
+    assert any(note.startswith("test.csv not used") for note in check_held_out(load_dataset(tmp_path)).notes)
 
 
 def test_labels_without_their_images_are_missed_by_name(tmp_path: Path) -> None:
@@ -418,6 +443,12 @@ def test_more_images_than_labels_are_refused_in_every_format(tmp_path: Path) -> 
     assert f"{TRAIN - 1} labels for the {TRAIN} images" in refusal(npz(tmp_path / "a.npz", x=x, y=y[1:]))
     columns = npz(tmp_path / "b.npz", x=x.reshape(TRAIN, -1).T, y=y)
     assert "the number of images comes first" in refusal(columns)
+
+
+def test_fewer_labels_than_images_are_refused_as_a_row_too(tmp_path: Path) -> None:
+    x, y, _, _ = digits()
+    check_held_out(load_dataset(npz(tmp_path / "a.npz", images=x, labels=y[None])))
+    assert f"5 labels for the {TRAIN} images" in refusal(npz(tmp_path / "b.npz", images=x, labels=y[None, :5]))
 
 
 def test_nothing_of_a_zip_leads_out_of_it(tmp_path: Path) -> None:

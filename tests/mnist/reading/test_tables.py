@@ -16,7 +16,7 @@ from PIL import Image
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.data import load_dataset
-from tests.support.digits import check, check_held_out, csv, digits, write
+from tests.support.digits import TRAIN, check, check_held_out, csv, digits, write
 
 
 def refusal(path: Path) -> str:
@@ -33,6 +33,48 @@ def test_a_header_of_numbers_is_a_header(tmp_path: Path) -> None:
     lines = csv(x, y).splitlines()
     lines[0] = ",".join(["label", *map(str, range(784))])
     check_held_out(load_dataset(write(tmp_path / "data.csv", "\n".join(lines))))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_header_that_only_counts_is_no_image(first: int, tmp_path: Path) -> None:
+    """As pandas writes it: a row of pixels up to 784 would make all others dark."""
+    x, y, _, _ = digits()
+    header = ",".join(str(column + first) for column in range(785))
+    check_held_out(load_dataset(write(tmp_path / "data.csv", f"{header}\n{csv(x, y, header=False)}")))
+
+
+def test_a_label_that_is_neither_first_nor_last_is_found_by_its_name(tmp_path: Path) -> None:
+    x, y, _, _ = digits()
+    lines = csv(x, y, first=False).splitlines()
+    numbered = [f"{line},{number}" for number, line in enumerate(lines)]
+    numbered[0] = f"{lines[0]},id"
+    check_held_out(load_dataset(write(tmp_path / "data.csv", "\n".join(numbered))))
+
+
+def test_pixels_whose_columns_were_sorted_as_text_are_refused(tmp_path: Path) -> None:
+    x, y, _, _ = digits()
+    names = [f"pixel{number}" for number in range(784)]
+    order = np.argsort(names)
+    lines = csv(x.reshape(TRAIN, -1)[:, order], y).splitlines()
+    lines[0] = ",".join(["label", *np.array(names)[order]])
+    assert "the column pixel11 comes after pixel109" in refusal(write(tmp_path / "data.csv", "\n".join(lines)))
+
+
+def test_large_images_are_a_table_too(tmp_path: Path) -> None:
+    """A row has more bytes than the beginning of a file that others are told by."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 100, 100), np.uint8)
+    dataset = load_dataset(write(tmp_path / "data.csv", csv(images, np.arange(40) % 2)))
+    assert sorted(map(bytes, [*dataset.train_images, *dataset.test_images])) == sorted(map(bytes, images))
+
+
+def test_labels_in_a_file_of_their_own_may_be_words_below_a_header(tmp_path: Path) -> None:
+    x, y, _, _ = digits()
+    words = [f"digit {label}" if row > 3 else str(label) for row, label in enumerate(y)]
+    for name, lines in (("header", ["label", *map(str, y)]), ("words", ["label", *("d" + word for word in words)])):
+        write(tmp_path / name / "train_images.csv", csv(x, None, header=False))
+        write(tmp_path / name / "train_labels.csv", "\n".join(lines))
+    check_held_out(load_dataset(tmp_path / "header"))
+    assert "ddigit 7" in load_dataset(tmp_path / "words").class_names
 
 
 def test_quotes_a_byte_order_mark_and_packing_do_not_matter(tmp_path: Path) -> None:
@@ -150,3 +192,15 @@ def test_a_parquet_file_without_images_or_labels_is_refused(tmp_path: Path) -> N
     assert "images without labels" in refusal(tmp_path / "b.parquet")
     write(tmp_path / "c.parquet", (tmp_path / "b.parquet").read_bytes()[:-50])
     assert "no Parquet file that can be read" in refusal(tmp_path / "c.parquet")
+
+
+def test_of_parquet_a_shard_that_is_missing_and_a_broken_picture_are_not_passed_over(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    x, y, _, _ = digits()
+    table = pa.table({"image": [b"broken", *map(png, x)], "label": [0, *y.tolist()]})
+    pq.write_table(table, tmp_path / "all.parquet")
+    dataset = check_held_out(load_dataset(tmp_path / "all.parquet"))
+    assert "1 of the pictures in all.parquet could not be read" in dataset.notes
+    pq.write_table(table, tmp_path / "train-00000-of-00002.parquet")
+    assert "one of 2 files, and 1 are there" in refusal(tmp_path / "train-00000-of-00002.parquet")
