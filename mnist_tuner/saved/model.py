@@ -135,7 +135,10 @@ class SavedModel:
             raise InputError(
                 f"{data or dataset.name}: the data of the run has changed since; to take it as it is now, give it as --data"
             )
-        if dataset.held_out and self.data is not None and dataset.sha256 != self.data.sha256:  # it was trained on none of it
+        if dataset.held_out and self.data is not None and _labels(dataset) != _labels(self.data):  # else the same are held out
+            if options is not None and data == options.data:
+                note = "the data has changed since the training: of the images that are tested on some may have been trained on"
+                return replace(dataset, notes=(*dataset.notes, note))
             images = np.concatenate([dataset.train_images, dataset.test_images])
             labels = np.concatenate([dataset.train_labels, dataset.test_labels])
             note = "all of its images are tested on, since none are set apart for a test and the model was trained on other data"
@@ -192,3 +195,7 @@ def _metadata_in(path: Path) -> dict[str, Any]:
     names = metadata.get("class_names", []) if isinstance(metadata, dict) else []
     sound = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
     return {"class_names": names} if sound else {}
+
+
+def _labels(data: Dataset | DataSummary) -> dict[str, str]:
+    return {name: digest for name, digest in data.sha256.items() if "labels" in name}

@@ -19,7 +19,7 @@ import pytest
 from mnist_tuner.errors import InputError
 from mnist_tuner.mnist.data import Dataset, load_dataset
 from mnist_tuner.runner import evaluate
-from tests.support.called import SHADES, Made, called, refused
+from tests.support.called import SHADES, Made, called, refused, write_shades
 from tests.support.commands import mnist_tuner, python
 from tests.support.runs import Runs
 from tests.support.searches import write_pictures
@@ -130,7 +130,7 @@ def test_the_document_says_what_was_tested_on_what(made: Made) -> None:
     folder = made.named()
     done = called("evaluate", folder, "--json")
     document = json.loads(done.out)
-    assert list(document) == ["schema_version", "command", "model", "data", "class_names", "test"]
+    assert list(document) == ["schema_version", "command", "model", "data", "class_names", "test", "held_out", "notes"]
     assert (document["schema_version"], document["command"]) == (1, "evaluate")
     assert document["model"] == str(folder / "model.keras")
     assert document["data"] == "shades"
@@ -166,6 +166,25 @@ def test_other_data_of_the_right_shape_is_tested_with_its_own_labels(runs: Runs,
     assert document["data"] == "rotated"
     assert document["test"]["matrix"] == [own[(row - 1) % 4] for row in range(4)]
     assert document["test"]["accuracy"] == sum(own[(row - 1) % 4][row] for row in range(4)) / 200
+
+
+def test_of_data_without_test_images_those_that_were_held_out_stay_so(tmp_path: Path) -> None:
+    """With its images changed alone the same are held out; with others nobody knows, and that is said."""
+    arrays = dict(np.load(write_shades(tmp_path / "shades.npz", 8, 8)))
+    images, labels = arrays["x_train"], arrays["y_train"]
+    data, copy = tmp_path / "data.npz", tmp_path / "copy.npz"
+    np.savez(data, images=images, labels=labels)
+    called("train", "--data", data, "--hidden", "8", "--epochs", 1, "--output", tmp_path / "runs", "--quiet")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "Data   data: 18 test images" in called("evaluate", folder, "--data", data, "--transpose").out
+    np.savez(copy, images=255 - images, labels=labels)
+    assert "Data   copy: 18 test images" in called("evaluate", folder, "--data", copy).out
+    np.savez(copy, images=images[1:], labels=labels[1:])
+    assert "Data   copy: 89 test images" in called("evaluate", folder, "--data", copy).out
+    np.savez(data, images=images[1:], labels=labels[1:])
+    out = " ".join(called("evaluate", folder, "--data", data).out.split())
+    assert "Data data: 18 test images" in out
+    assert "some may have been trained on" in out
 
 
 def test_the_environments_data_is_tested_where_the_command_names_none(runs: Runs, tmp_path: Path) -> None:
