@@ -256,6 +256,9 @@ def read(found: Found) -> tuple[dict[str, Raw], dict[str, Raw], tuple[str, ...],
                 labels[part] = _joined(got)
             files += [piece.file for piece in each]
             names = names or loaded[0].names
+            if other := [one.names for one in loaded if one.names not in ((), names)]:
+                told = f"{', '.join(names)[:100]}; {', '.join(other[0])[:100]}"
+                raise InputError(f"{each[0].at}: its files name the classes differently: {told}")
             notes += [one.note for one in loaded if one.note]
     for part in [part for part in images if part not in labels]:  # of a table that turned out to have none
         notes.append(f"the {part} images have no labels, and are not used")

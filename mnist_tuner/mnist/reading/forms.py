@@ -165,6 +165,9 @@ def class_numbers(parts: Mapping[str, Raw], names: Sequence[str] = ()) -> tuple[
         InputError: they are something else.
     """
     found = {part: _flat(raw) for part, raw in parts.items()}
+    numbered = {part: _numbers(array) if array.dtype.kind == "U" else array for part, array in found.items()}
+    if not any(array.dtype.kind == "U" for array in numbered.values()):  # else "01" is a word in each part
+        found = numbered
     if any(array.dtype.kind == "U" for array in found.values()):
         words = {part: array.astype(str) for part, array in found.items()}
         known = sorted(set().union(*(np.unique(array).tolist() for array in words.values())))
@@ -199,7 +202,6 @@ def _flat(raw: Raw) -> npt.NDArray[Any]:
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind in "UT":
         array = np.char.strip(array.astype(str))
-        array = _numbers(array)
     if array.dtype.kind == "f" and array.size and (np.isfinite(array) & (array == np.floor(array))).all():
         array = np.clip(array, -(2**62), 2**62).astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "buiU" or not array.size:

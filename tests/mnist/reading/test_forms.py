@@ -206,6 +206,12 @@ def test_words_become_the_names_of_classes() -> None:
         numbers(["cat", "dog"], ("cat", "emu"))
 
 
+def test_words_that_look_like_numbers_in_one_part_are_the_same_words_there() -> None:
+    numbers, names = class_numbers({TRAINING: Raw(np.array(["01", "a", "02"]), "x"), TEST: Raw(np.array(["02", "01"]), "t")})
+    assert names == ("01", "02", "a")
+    np.testing.assert_array_equal(numbers[TEST], [1, 0])
+
+
 def test_words_of_all_parts_are_numbered_together() -> None:
     parts = {TRAINING: Raw(np.array(["b", "c"]), "y"), TEST: Raw(np.array(["a", "c"]), "t")}
     found, names = class_numbers(parts)

@@ -181,6 +181,9 @@ def test_hugging_faces_shards_parts_and_names_are_understood(tmp_path: Path) -> 
         table = pa.table({"image": [{"bytes": png(image)} for image in images], "label": labels.astype(np.int64)})
         pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "data" / f"{name}.parquet")
     assert check(load_dataset(tmp_path)).class_names == tuple(names)
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": names[::-1]}}}})}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "data" / "test-00000-of-00001.parquet")
+    assert "name the classes differently" in refusal(tmp_path)
 
 
 def test_a_parquet_file_without_images_or_labels_is_refused(tmp_path: Path) -> None:
