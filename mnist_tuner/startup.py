@@ -69,6 +69,8 @@ def load_tensorflow(threads: int | Callable[[], int], cached: bool = True, woken
             tf.config.threading.set_intra_op_parallelism_threads(threads() if callable(threads) else threads)
         if woken:
             keras.random.SeedGenerator(0)  # the first operation: it wakes the runtime, which has something to say, too
+            if not is_tried():  # before 2.21 XLA, too, has something to say
+                tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()
     return time.perf_counter() - began
 
 

@@ -10,11 +10,9 @@ import pytest
 
 from mnist_tuner.startup import compile_cache, is_tried
 from mnist_tuner.trainer.backend import installed_version
-from tests.support.commands import python
+from tests.support.commands import python, tried
 
 pytestmark = pytest.mark.slow
-
-tried = pytest.mark.skipif(not is_tried(), reason="the import of this TensorFlow is not changed")
 
 
 def test_tensorflow_is_known_by_each_of_its_packages_and_only_the_tried_release_has_a_cache(

@@ -30,8 +30,10 @@ def seed_everything(seed: int | None = None) -> int:
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}: expected 0 to {2**32 - 1}")
     import keras
+    from keras.src.backend.common import global_state
 
     keras.utils.set_random_seed(seed)
+    global_state.set_global_attribute("global_seed_generator", None)  # before Keras 3.13 the one of before would go on
     _last = seed
     return seed
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist_tuner.trainer import Callback, LambdaCallback, Module, Trainer
+from mnist_tuner.trainer import Callback, LambdaCallback, Module, Trainer, seed_everything
 from tests.conformance.conftest import Quiet, Rows, Tiny, batches
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,7 @@ def test_the_check_leaves_the_random_numbers_as_they_were(draw: Callable[[], flo
     drawn: list[list[float]] = []
     for steps in (0, 2):
         numbers: list[float] = []
-        keras.utils.set_random_seed(7)
+        seed_everything(7)
 
         def note(trainer: Trainer, module: Module, numbers: list[float] = numbers) -> None:
             numbers.extend([draw(), draw()])

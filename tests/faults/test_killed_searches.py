@@ -166,7 +166,6 @@ def test_a_search_goes_on_only_as_what_it_began_as_and_in_one_process(undisturbe
         ("--widths", "96:192:16", "--widths 96:192:32, and now it is 96:192:16"),
         ("--epochs", "3", "--epochs 2, and now it is 3"),
         ("--replicates", "3", "--replicates 2, and now it is 3"),
-        ("--trials", "5", "--trials 3, and now it is 5"),
         ("--data", str(tmp_path), f"--data {undisturbed.data}, and now it is {tmp_path}"),
     ):
         done = called("search", "--resume", run, option, value, code=2)

@@ -110,12 +110,9 @@ def test_a_worker_without_a_nanny_leaves_somebodys_cluster() -> None:
 
 def test_on_this_machine_nothing_listens_but_what_asks_for_a_certificate() -> None:
     def listening() -> set[int]:
-        connections = (
-            connection
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-            for connection in process.net_connections(kind="inet")
-        )
-        return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+        family = {psutil.Process().pid, *(child.pid for child in psutil.Process().children(recursive=True))}
+        found = [each for each in psutil.net_connections(kind="inet") if each.pid in family]
+        return {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
 
     before = listening()
     with closing(DaskEngine(1)) as engine:

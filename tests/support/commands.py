@@ -9,6 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+from mnist_tuner.startup import is_tried
+
+tried = pytest.mark.skipif(not is_tried(), reason="with this TensorFlow nothing is changed or kept")
+"""What is done with one release of TensorFlow only."""
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 300.0 * float(os.environ.get("MNIST_TUNER_TEST_PATIENCE", "1"))
 """Seconds that anything may take before it counts as stuck; MNIST_TUNER_TEST_PATIENCE multiplies them on a starved machine."""
