@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mnist_tuner.errors import InputError
 from mnist_tuner.search.callbacks import copies
 from mnist_tuner.search.data import for_training
 from mnist_tuner.search.engine import last_line
@@ -142,13 +143,18 @@ def _train(
     """
     with seeded(spec.seeds[number]):
         model = _new_model(experiment, hp, known)
-        if spec.states:
-            restore(model, spec.states[number])
         skips = experiment.options.get("validation_freq", 1) != 1
         epochs = Epochs(spec, number, experiment.objective, report, skips, experiment.parts)
+        if spec.states and not restore(model, spec.states[number]):
+            epochs.goes_on_from = spec.states[number]
         options = {"initial_epoch": spec.initial_epoch} if spec.initial_epoch else {}
         callbacks = copies(experiment.options.get("callbacks"), f"trial_{spec.trial_id}/replicate_{number}")
         returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*callbacks, epochs.callback()], **options)
+    if epochs.goes_on_from:
+        raise InputError(
+            f"trial {spec.trial_id}: a promoted trial goes on from weights and optimizers for which its model had no variables when "
+            "fit began: have build make them (keras.Input, optimizer.build), or take another strategy than hyperband"
+        )
     outcome = epochs.outcome(returned, model)
     state = b""
     if spec.keeps_states:  # where weights were put back, the training goes on from those

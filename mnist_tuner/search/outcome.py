@@ -11,7 +11,7 @@ import numpy as np
 
 from mnist_tuner.errors import InputError
 from mnist_tuner.search.trial import Reporter, TrialSpec
-from mnist_tuner.search.weights import checksum, state_of
+from mnist_tuner.search.weights import checksum, restore, state_of
 
 if TYPE_CHECKING:
     import keras
@@ -50,7 +50,8 @@ class _End:
 class Epochs:
     """Listens to a training: passes its epochs on, and keeps what is needed to know which one the weights at its end are of.
 
-    A callback or a ``fit`` that restores weights says nothing of it, so the weights are compared by their checksums.
+    A callback or a ``fit`` that restores weights says nothing of it, so the weights are compared by their checksums: those that
+    were validated, which another callback may have replaced by the epoch's end.
 
     Args:
         spec: the trial.
@@ -59,6 +60,10 @@ class Epochs:
         report: told of each epoch.
         skips: whether some epochs are known not to be validated; otherwise that is noticed at the first one.
         parts: where the objective is a sum, see `Experiment`.
+
+    Attributes:
+        state: see `TrialSpec.keeps_states`.
+        goes_on_from: what the model is to be made when the training begins, where it lacked variables before.
     """
 
     def __init__(
@@ -72,8 +77,9 @@ class Epochs:
     ) -> None:
         self.spec, self.replicate, self.objective, self.report, self.skips = spec, replicate, objective, report, skips
         self.parts = parts or {}
-        self.state = b""
+        self.state = self.goes_on_from = b""
         self._ends: list[_End] = []
+        self._validated: tuple[bytes, list[Any] | None] | None = None
         self._weights: list[Any] | None = None
 
     def callback(self) -> keras.callbacks.Callback:
@@ -83,19 +89,34 @@ class Epochs:
         listener = self
 
         class Listener(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+            def on_train_begin(self, logs: Any = None) -> None:
+                if listener.goes_on_from and restore(self.model, listener.goes_on_from):
+                    listener.goes_on_from = b""
+
+            def on_test_end(self, logs: Any = None) -> None:
+                listener.see(self.model)
+
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
                 listener.hear(epoch, listener.read(logs or {}), self.model)
 
         return Listener()
 
+    def see(self, model: keras.Model) -> None:
+        """The model has been validated, with the weights that it has now."""
+        self._validated = checksum(model), model.get_weights() if self.skips else None
+
     def hear(self, epoch: int, logs: dict[str, float], model: keras.Model) -> None:
         """An epoch, from 0, has ended."""
-        self._ends.append(_End(logs, checksum(model)))
+        if self._validated is None:
+            self.see(model)
+        assert self._validated is not None
+        (digest, weights), self._validated = self._validated, None
+        self._ends.append(_End(logs, digest))
         self.report({"replicate": self.replicate, "epoch": epoch + 1, "value": logs.get(self.objective)})
         if self.objective not in logs:
             self.skips = True
         elif self.skips:
-            self._weights = model.get_weights()
+            self._weights = weights
         if self.spec.keeps_states and epoch + 1 == self.spec.epochs:
             self.state = state_of(model)  # before averaged weights (use_ema) take the weights' place
 

@@ -26,7 +26,7 @@ def put_back(model: keras.Model, new: keras.Model) -> bool:
         Whether their variables are alike; otherwise nothing has been done.
     """
     known, initial = variables_of(model), variables_of(new)
-    if [(v.shape, v.dtype) for v in known] != [(v.shape, v.dtype) for v in initial]:
+    if [(v.shape, v.dtype, v.trainable) for v in known] != [(v.shape, v.dtype, v.trainable) for v in initial]:
         return False
     for variable, value in zip(known, initial, strict=True):
         variable.assign(value)
@@ -34,10 +34,15 @@ def put_back(model: keras.Model, new: keras.Model) -> bool:
 
 
 def variables_of(model: keras.Model) -> list[Any]:
-    """All that a training changes: weights, random state, the optimizer's."""
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables]
+    """All that a training changes: weights, random state, the optimizer's, and what a train_step of the model's own has besides,
+    such as more optimizers, whose variables may first be made when it is traced."""
+    from mnist_tuner.trainer.keras_module import KerasModule
+
+    optimizer = model.optimizer
+    if model.built and optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    found = [*model.variables, *([] if optimizer is None else optimizer.variables), *KerasModule.of(model).own_variables()]
+    return list({id(variable): variable for variable in found}.values())
 
 
 def state_of(model: keras.Model) -> bytes:
@@ -48,17 +53,25 @@ def state_of(model: keras.Model) -> bytes:
     return save({str(index): np.array(variable.numpy()) for index, variable in enumerate(variables_of(model))})
 
 
-def restore(model: keras.Model, state: bytes) -> None:
-    """Makes a model what it was; see `state_of`."""
+def restore(model: keras.Model, state: bytes) -> bool:
+    """Makes a model what it was; see `state_of`.
+
+    Returns:
+        Whether it has the variables of that state; otherwise nothing has been done.
+    """
     from safetensors.numpy import load
 
-    arrays = load(state)
-    for index, variable in enumerate(variables_of(model)):
-        variable.assign(arrays[str(index)])
+    arrays, variables = load(state), variables_of(model)
+    values = [arrays[str(index)] for index in range(len(arrays))]
+    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+        return False
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return True
 
 
 def weights_file(model: keras.Model) -> bytes:
-    """A Keras weights file without the optimizer's state, which is twice as large as the weights and which nobody reads.
+    """A Keras weights file without the optimizers' state, which is twice as large as the weights and which nobody reads.
 
     Keras 3.15 has no public way to write it but to a disk; where that is full, the process crashes in HDF5.
     """
@@ -74,12 +87,18 @@ def weights_file(model: keras.Model) -> bytes:
 
 @contextmanager
 def without_optimizer(model: keras.Model) -> Iterator[None]:
-    """Within the block the model has no optimizer: its weights are saved and loaded alone."""
-    optimizer, model.optimizer = model.optimizer, None
+    """Within the block the model has no optimizers: its weights are saved and loaded alone."""
+    import keras
+
+    layers = model._flatten_layers()
+    found = [(layer, name, value) for layer in layers for name, value in vars(layer).items() if isinstance(value, keras.Optimizer)]
+    for layer, name, _ in found:
+        setattr(layer, name, None)
     try:
         yield
     finally:
-        model.optimizer = optimizer
+        for layer, name, value in found:
+            setattr(layer, name, value)
 
 
 def checksum(model: keras.Model) -> bytes:

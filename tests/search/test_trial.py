@@ -14,6 +14,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load
 
 from mnist_tuner.errors import InputError
@@ -54,6 +55,41 @@ def restless(hp: Any) -> keras.Model:
         keras.layers.Dropout(0.3),
         optimizer=keras.optimizers.Adam(0.01),
     )
+
+
+class TwoOptimizers(keras.Model):  # type: ignore[misc]
+    """Each of its layers has an optimizer of its own; that which it is compiled with is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = keras.layers.Dense(6, activation="relu"), keras.layers.Dense(3, activation="softmax")
+        self.slow, self.fast = keras.optimizers.Adam(0.001), keras.optimizers.Adam(0.05)
+
+    def call(self, x: Any) -> Any:
+        return self.head(self.body(x))
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        for optimizer, layer in ((self.slow, self.body), (self.fast, self.head)):
+            optimizer.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
+        return {"loss": loss}
+
+
+def two_optimizers(hp: Any) -> keras.Model:
+    """A model of which the weights are made by build, and what its optimizers have by the training."""
+    model = TwoOptimizers()
+    model(X[:1])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def made_in_fit(hp: Any) -> keras.Model:
+    """A model of which the weights, too, are made by the training."""
+    model = keras.Sequential([keras.layers.Dense(5), keras.layers.Dropout(0.3), keras.layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def experiment(hypermodel: keras_tuner.HyperModel, **options: Any) -> Experiment:
@@ -155,6 +191,33 @@ class TestPurity:
         promoted = run(Built(averaged), epochs=3, initial_epoch=1, states=half.states, keeps_states=True)
         assert promoted.states == whole.states
         assert arrays(promoted.weights) == arrays(whole.weights)
+
+    @pytest.mark.parametrize("build", [two_optimizers, made_in_fit])
+    def test_so_does_one_whose_optimizers_or_weights_are_made_when_it_is_trained(self, build: Any) -> None:
+        whole = run(Built(build), seeds=(3, 4), epochs=3, keeps_states=True)
+        half = run(Built(build), seeds=(3, 4), epochs=1, keeps_states=True)
+        promoted = run(Built(build), seeds=(3, 4), epochs=3, initial_epoch=1, states=half.states, keeps_states=True)
+        assert promoted.states == whole.states
+        assert arrays(promoted.weights) == arrays(whole.weights)
+        alone = run(Built(build), seeds=(4,), epochs=3, keeps_states=True)
+        assert alone.states == whole.states[1:]
+        assert len(load(whole.states[0])) >= 4 + 2 * 4  # Adam's two for each weight
+        assert {name.partition("/")[0] for name in arrays(whole.weights)} <= {"body", "head", "layers"}
+
+    def test_a_promotion_that_would_lose_what_was_trained_is_refused_with_the_way_out(self) -> None:
+        half = run(Keras(made_in_fit), epochs=1, keeps_states=True)
+        with pytest.raises(InputError, match=r"^trial 0: a promoted trial goes on from .*: have build make them"):
+            run(Keras(made_in_fit), epochs=2, initial_epoch=1, states=half.states)
+
+    def test_what_a_callback_freezes_is_not_frozen_in_the_next_replicate(self) -> None:
+        class Freezes(keras.callbacks.Callback):  # type: ignore[misc]
+            def on_train_end(self, logs: Any = None) -> None:
+                self.model.layers[0].trainable = False
+
+        def trained(seeds: tuple[int, ...]) -> TrialResult:
+            return run_trial(experiment(Built(restless), callbacks=[Freezes()]), spec(Wandering(), seeds), lambda news: None)
+
+        assert histories(trained((3, 4)))[1:] == histories(trained((4,)))
 
     def test_a_fit_that_does_not_use_the_models_optimizer_can_be_promoted(self) -> None:
         class Nudging(Wandering):
@@ -338,6 +401,14 @@ class RestoresFirst(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ha
         self.model.set_weights(self.weights)
 
 
+class GoesBack(RestoresFirst):
+    """At the end of each epoch, after its validation, the weights are those of the first one again."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.model.set_weights(self.weights)
+
+
 def judged(hypermodel: keras_tuner.HyperModel, epochs: int = 6, **options: Any) -> TrialResult:
     """A trial of two replicates, judged by the validation loss."""
     given = Experiment(hypermodel, "val_loss", (X, Y), {"validation_data": VALIDATION, **options})
@@ -387,6 +458,13 @@ class TestScores:
             assert [replicate.scored for replicate in result.replicates] == [1, 1]
             assert scores(result) == tuple(replicate.history["val_loss"][0] for replicate in result.replicates)
             assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
+
+    @pytest.mark.parametrize("fit", [Built, Keras])
+    def test_weights_that_are_replaced_between_an_epochs_validation_and_its_end_are_not_that_epochs(self, fit: Any) -> None:
+        result = judged(fit(leaping), epochs=3, callbacks=[GoesBack()])
+        assert [replicate.scored for replicate in result.replicates] == [1, 1]
+        assert scores(result) == tuple(replicate.history["val_loss"][0] for replicate in result.replicates)
+        assert loss_of(result) == pytest.approx(scores(result)[0], abs=1e-5)
 
     def test_weights_that_are_no_epochs_are_said_to_be_none_and_the_last_epoch_counts(self) -> None:
         def averaged(hp: Any) -> keras.Model:
