@@ -243,6 +243,10 @@ class Crew:
             self._members[address] = _Member("refused")
         self._say(f"The worker {address} is refused: {reason}")
 
+    def forget(self, address: str) -> None:
+        """Asks a worker anew, as one that has just come."""
+        self._members.pop(address, None)
+
     def close(self) -> None:
         """Takes the experiment away from those that have it."""
         having = [address for address, member in self._members.items() if member.state in ("given", "ready")]

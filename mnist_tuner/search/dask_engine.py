@@ -44,7 +44,7 @@ from mnist_tuner.search.engine import (
 from mnist_tuner.search.loading import FORKED, prepare_forking
 from mnist_tuner.search.modules import lack_of, pickled
 from mnist_tuner.search.versions import WorkerInfo, of_this_machine
-from mnist_tuner.search.worker import Call, ExperimentPlugin, work
+from mnist_tuner.search.worker import Call, ExperimentPlugin, UnknownExperimentError, work
 
 LOST = "its worker died (killed, or out of memory)"
 MOST_STARTS = 2
@@ -292,8 +292,8 @@ class DaskEngine:
             handle(Started(key, event["worker"]))
 
     def _outcome(self, key: str) -> Event | None:
-        """What became of a piece of work; None: it had been waiting for a worker that died, or was begun by one that cannot do
-        it, and is given out again."""
+        """What became of a piece of work; None: it had been waiting for a worker that died, or came to one that cannot do it, or
+        not yet, and is given out again."""
         given = self._given[key]
         future, worker = given.future, (given.starts or [""])[-1]
         assert future is not None
@@ -310,6 +310,10 @@ class DaskEngine:
                 raise
             if future.status != "error":
                 raise EngineLostError(f"{GONE}, and with it what was running") from error
+            if isinstance(error, UnknownExperimentError) and self._crew is not None:
+                self._crew.forget(error.worker)
+                self._place(key)
+                return None
             if (lack := lack_of(error, self._modules)) is not None:
                 self._refuse(getattr(error, "worker", worker), lack)
                 given.starts = given.starts[:-1]

@@ -152,7 +152,7 @@ class Driver:
             if known_values != values:
                 raise InputError(
                     f"{self.study.folder}: trial {trial.trial_id} was made with {known_values}, and would now be made with "
-                    f"{values}: with the same versions of keras-tuner, numpy and scikit-learn it can go on"
+                    f"{values}: it can go on with the versions of mnist_tuner, keras-tuner, numpy and scikit-learn of then"
                 )
             self._remember(values, asked.result, restored=True)
         return True

@@ -152,8 +152,8 @@ def _train(
         returned = experiment.fit(hp, model, epochs=spec.epochs, callbacks=[*callbacks, epochs.callback()], **options)
     if epochs.goes_on_from:
         raise InputError(
-            f"trial {spec.trial_id}: a promoted trial goes on from weights and optimizers for which its model had no variables when "
-            "fit began: have build make them (keras.Input, optimizer.build), or take another strategy than hyperband"
+            f"trial {spec.trial_id}: a promoted trial goes on from weights and optimizers for which its model had no variables "
+            "when fit began: have build make them (keras.Input, optimizer.build), or take another strategy than hyperband"
         )
     outcome = epochs.outcome(returned, model)
     state = b""

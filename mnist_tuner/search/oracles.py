@@ -64,7 +64,7 @@ class _Mended:
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial has the default values, which need not be among those to choose from; then the strategy chooses."""
-        if self._begins:
+        if self.is_new:
             return {"status": "RUNNING", "values": {**self.defaults(), **self.first}}
         return self.choose(trial_id)
 
@@ -74,7 +74,8 @@ class _Mended:
         self._record_values(trial)  # type: ignore[attr-defined]
 
     @property
-    def _begins(self) -> bool:
+    def is_new(self) -> bool:
+        """Whether it has been asked for nothing yet."""
         return not self.start_order and not self._refused_any  # type: ignore[attr-defined]
 
     def refuse(self, trial: Any) -> None:
@@ -264,7 +265,7 @@ class HyperbandOracle(_Mended, oracles.HyperbandOracle):  # type: ignore[misc]
 
     def populate_space(self, trial_id: str) -> Answer:
         """The first trial's values, or a bracket's next trial."""
-        begins = self._begins
+        begins = self.is_new
         answer = super().populate_space(trial_id)
         if begins and answer["values"] is not None:
             answer["values"] |= {"tuner/epochs": self.max_epochs, "tuner/initial_epoch": 0}

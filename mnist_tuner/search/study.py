@@ -231,7 +231,7 @@ def fingerprint(value: Any) -> Any:
     """JSON values that tell data apart: an array, a tensor or a table by a checksum of its bytes, an object by its own
     `fingerprint` method.
 
-    What has neither, such as a `tf.data.Dataset`, is known by its type only.
+    What has neither, such as a `tf.data.Dataset`, a function or a class, is known by its type only.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -243,7 +243,7 @@ def fingerprint(value: Any) -> Any:
         return {str(name): fingerprint(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [fingerprint(item) for item in value]
-    if hasattr(value, "fingerprint"):
+    if hasattr(value, "fingerprint") and not isinstance(value, type):
         return fingerprint(value.fingerprint())
     if hasattr(value, "__array__"):
         array = np.asarray(value)

@@ -121,16 +121,10 @@ class Tuner:
         for module in modules:
             if not isinstance(module, ModuleType):
                 raise InputError(f"modules has {module!r}: expected imported modules: import my_layers; modules=[my_layers]")
-        try:
-            self.workers_wait = parse_duration(workers_wait).total_seconds()
-        except ValueError as error:
-            raise InputError(f"workers_wait: {error}") from None
+        self.workers_wait = _seconds("workers_wait", workers_wait)
         if max_trials is None and strategy in ("random", "bayesian"):
             max_trials = 16
-        try:
-            self._limit = None if trial_time is None else Limit(trial_time, parse_duration(trial_time).total_seconds())
-        except (ValueError, AttributeError, TypeError):
-            raise InputError(f"trial_time is {trial_time!r}: expected a duration such as 90s, 10m or DD:HH:MM:SS") from None
+        self._limit = None if trial_time is None else Limit(trial_time, _seconds("trial_time", trial_time))
         self.hypermodel = _as_hypermodel(hypermodel)
         self.strategy, self.max_trials, self.epochs, self.replicates, self.seed = strategy, max_trials, epochs, replicates, seed
         self.workers, self.scheduler, self.security, self.modules = workers, scheduler, security, tuple(modules)
@@ -204,8 +198,8 @@ class Tuner:
             KeyboardInterrupt: Ctrl-C; the search can be resumed.
         """
         experiment = self._experiment(arguments, options)
-        deadline = None if max_time is None else time.monotonic() + parse_duration(max_time).total_seconds()
-        if self.oracle.start_order:
+        deadline = None if max_time is None else time.monotonic() + _seconds("max_time", max_time)
+        if not self.oracle.is_new:
             self._begin_anew()
         self.find_space()
         with ExitStack() as stack:
@@ -488,6 +482,14 @@ class Tuner:
             "options": fingerprint(experiment.options),
             "concurrency": concurrency,
         }
+
+
+def _seconds(name: str, duration: Any) -> float:
+    """How long an argument says."""
+    try:
+        return parse_duration(duration).total_seconds()
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        raise InputError(f"{name} is {duration!r}: expected a duration such as 90s, 10m or DD:HH:MM:SS") from None
 
 
 def _console() -> Console:

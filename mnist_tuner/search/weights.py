@@ -90,14 +90,14 @@ def without_optimizer(model: keras.Model) -> Iterator[None]:
     """Within the block the model has no optimizers: its weights are saved and loaded alone."""
     import keras
 
-    layers = model._flatten_layers()
-    found = [(layer, name, value) for layer in layers for name, value in vars(layer).items() if isinstance(value, keras.Optimizer)]
-    for layer, name, _ in found:
+    attributes = [(layer, *item) for layer in model._flatten_layers() for item in vars(layer).items()]
+    optimizers = [each for each in attributes if isinstance(each[2], keras.Optimizer)]
+    for layer, name, _ in optimizers:
         setattr(layer, name, None)
     try:
         yield
     finally:
-        for layer, name, value in found:
+        for layer, name, value in optimizers:
             setattr(layer, name, value)
 
 

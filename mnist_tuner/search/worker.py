@@ -64,6 +64,18 @@ class LackingModuleError(Exception):
         self.worker, self.module, self.reason = worker, module, reason
 
 
+class UnknownExperimentError(Exception):
+    """A worker has not been given the experiment: it has been started again at its address, and nobody has noticed yet.
+
+    Attributes:
+        worker: its address.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+
 class ExperimentPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Brings an experiment to each worker, those that come later included.
 
@@ -144,8 +156,9 @@ def work(name: str, key: str, pickled: bytes) -> tuple[Any, str, bool]:
     """
     worker = get_worker()
     topic = partial(worker.log_event, name)
-    plugin = worker.plugins[name]
-    assert isinstance(plugin, ExperimentPlugin)
+    plugin = worker.plugins.get(name)
+    if not isinstance(plugin, ExperimentPlugin):
+        raise UnknownExperimentError(worker.address)
     with _one_at_a_time:  # they seed the whole process
         topic({"key": key, "worker": worker.address})
         experiment = plugin.get()

@@ -224,7 +224,8 @@ def test_a_search_on_a_cluster_of_one_s_own_within_a_running_event_loop(tmp_path
     ("wrong", "said"),
     [
         ({"modules": ["my_nets"]}, r"modules has 'my_nets': expected imported modules: import my_layers; modules=\[my_layers\]"),
-        ({"workers_wait": "never"}, "workers_wait: 'never' is not a duration"),
+        ({"workers_wait": "never"}, "workers_wait is 'never': expected a duration"),
+        ({"workers_wait": 600}, "workers_wait is 600: expected a duration"),
     ],
     ids=str,
 )

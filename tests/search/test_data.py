@@ -58,6 +58,9 @@ class Blobs(DataModule):
     def val_dataloader(self) -> Any:
         return dataset(*VALIDATION)
 
+    def fingerprint(self) -> str:
+        return "blobs"
+
 
 class Rows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """The same, as Keras's."""

@@ -95,6 +95,21 @@ def test_on_somebodys_cluster_the_nanny_starts_another_worker() -> None:
             check_ended(engine)
 
 
+def test_a_worker_that_is_started_again_at_the_same_address_is_given_the_experiment_again() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        with dask_worker(address, "--worker-port", str(port)), closing(DaskEngine(scheduler=address)) as engine:
+            engine.begin("what they have in common")
+            engine.submit("hangs", Piece(hangs=True), Limit("0.5s", 0.5))
+            engine.submit("next", Piece())
+            done = outcomes(engine, 2)["next"]
+    assert isinstance(done, Done), done
+    assert done.worker.endswith(f":{port}")
+
+
 def test_a_worker_without_a_nanny_leaves_somebodys_cluster() -> None:
     with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
         address = cluster.scheduler_address
