@@ -106,7 +106,7 @@ install() { # install ARGUMENTS...: as pip takes them
 give_up() { # give_up MESSAGE
     tail -n 15 "$log" >&2
     say "" "$1"
-    if grep -qiE 'name resolution|connection|unreachable|dns error|sending request|proxy|timed out' "$log"; then
+    if grep -qiE 'name resolution|connection|unreachable|dns error|sending request|proxy|timed out|versions: none' "$log"; then
         say "The network, or the package index, may be out of reach: behind a proxy set HTTPS_PROXY, for another index PIP_INDEX_URL."
     fi
     rm -rf "$environment"

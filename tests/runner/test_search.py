@@ -337,7 +337,7 @@ def test_help_has_an_example_and_every_option() -> None:
         (["--scheduler", "nonsense://x:1"], "--scheduler is 'nonsense://x:1': expected an address such as tcp://host:8786"),
         (["--scheduler", "host"], "--scheduler is 'host'"),  # without a port
         (["--resume", "nowhere"], "nowhere: no folder of a run (it has no run.json)"),
-        (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--data", "nowhere"], "--data nowhere: no such file or folder"),
         (["--output", __file__], "a run's folder cannot be made there"),
     ],
 )

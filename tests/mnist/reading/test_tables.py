@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def test_without_a_reader_of_parquet_it_is_said_how_to_get_one(tmp_path: Path, m
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = refusal(write(tmp_path / "train.parquet", b"PAR1"))
     assert message.startswith(f"{tmp_path / 'train.parquet'}: a Parquet file, and there is nothing to read it with: ")
-    assert message.endswith(f"{sys.executable} -m pip install pyarrow")
+    assert message.endswith(f"{shlex.quote(sys.executable)} -m pip install pyarrow")
 
 
 def png(image: Any) -> bytes:
