@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -154,7 +155,7 @@ class Elements:
 
     @classmethod
     def of(cls, dataset: tf.data.Dataset, name: str, most: float) -> Elements:
-        """Reads a dataset, twice.
+        """Reads a dataset, more than once: a shuffle of few elements may give the same order again.
 
         Args:
             dataset: to be read.
@@ -177,7 +178,9 @@ class Elements:
             size += _bytes_of(row)
             if size > most:
                 raise InputError(f"{name}: a tf.data.Dataset of more than {most / 1e6:,.0f} MB is not sent to a worker: {way}")
-        if sums != [_checksum(row) for row in _rows(dataset)]:
+        bits = math.lgamma(len(rows) + 1) / math.log(2)  # of the number of their orders
+        again = math.ceil(20 / bits) if bits else 1  # chance is one in a million
+        if any(sums != [_checksum(row) for row in _rows(dataset)] for _ in range(again)):
             raise InputError(
                 f"{name} is a tf.data.Dataset that gives something else each time (it shuffles, say), and sent to a worker it "
                 f"would be the same in each epoch: {way}"

@@ -125,6 +125,11 @@ class TestElements:
             Elements.of(given, "x", most)
         assert "\n" not in str(raised.value)
 
+    def test_a_shuffle_of_two_is_noticed_although_it_often_gives_the_same_order(self) -> None:
+        for seed in range(10):
+            with pytest.raises(InputError, match="gives something else each time"):
+                Elements.of(tf.data.Dataset.range(2).shuffle(2, seed=seed), "x", ENOUGH)
+
     def test_its_size_is_known(self) -> None:
         assert Elements.of(tf.data.Dataset.from_tensors(np.zeros((1000, 500), np.float32)), "x", ENOUGH).megabytes == "2.0 MB"
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -153,8 +155,6 @@ def png(image: Any) -> bytes:
 
 
 def test_a_parquet_file_of_any_of_the_usual_columns_is_read(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     x, y, _, _ = digits()
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {
@@ -171,8 +171,6 @@ def test_a_parquet_file_of_any_of_the_usual_columns_is_read(tmp_path: Path) -> N
 
 
 def test_hugging_faces_shards_parts_and_names_are_understood(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     x, y, xt, yt = digits()
     names = [f"digit {number}" for number in range(10)]
     metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}})}
@@ -188,8 +186,6 @@ def test_hugging_faces_shards_parts_and_names_are_understood(tmp_path: Path) -> 
 
 
 def test_a_parquet_file_without_images_or_labels_is_refused(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table({"text": ["a", "b"], "number": [1, 2]}), tmp_path / "a.parquet")
     assert "its columns are text, number: expected an image, and a label" in refusal(tmp_path / "a.parquet")
     pq.write_table(pa.table({"image": [png(digits()[0][0])] * 3}), tmp_path / "b.parquet")
@@ -199,8 +195,6 @@ def test_a_parquet_file_without_images_or_labels_is_refused(tmp_path: Path) -> N
 
 
 def test_of_parquet_a_shard_that_is_missing_and_a_broken_picture_are_not_passed_over(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pip install pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
     x, y, _, _ = digits()
     table = pa.table({"image": [b"broken", *map(png, x)], "label": [0, *y.tolist()]})
     pq.write_table(table, tmp_path / "all.parquet")
