@@ -374,6 +374,8 @@ def main() -> NoReturn:
         _fail(_one_line(error) or "the memory is full", 1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    finally:
+        exec("")  # interrupted in the exec of a text, as imports do it, Python would end with -2: the next exec makes good
     sys.exit(code or 0)
 
 

@@ -222,6 +222,13 @@ def started(folder: Path, output: Path) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
+def test_ctrl_c_while_something_is_imported_ends_with_130() -> None:
+    interrupted = "exec('import signal; signal.raise_signal(signal.SIGINT)')"  # a dataclass, say, is made by such an exec
+    program = f"from mnist_tuner import cli\ncli.app = lambda **_: {interrupted}\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment(), timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(small_dataset_folder: Path, output: Path) -> None:
     process = started(small_dataset_folder, output)

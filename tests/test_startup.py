@@ -209,3 +209,16 @@ def test_figures_are_the_same_without_the_docstrings_that_matplotlib_composes() 
     ours, plain = python(DRAWN).split(), python("import matplotlib.figure\n" + DRAWN).split()
     assert ours[0] == plain[0]
     assert (ours[1:], plain[1:]) == (["True", "False"], ["True", "True"])
+
+
+@pytest.mark.parametrize(
+    ("begin", "module"),
+    [
+        ("mnist_tuner.render.page import load_drawing", "mnist_tuner.render.drawing"),
+        ("mnist_tuner.search.loading import begin_loading", "keras_tuner"),
+    ],
+)
+def test_a_process_that_ends_while_a_thread_imports_waits_for_it(begin: str, module: str) -> None:
+    """The interpreter would crash now and then."""
+    program = f"import atexit, sys\nfrom {begin} as begin\natexit.register(lambda: print({module!r} in sys.modules))\nbegin()"
+    assert python(program) == "True\n"

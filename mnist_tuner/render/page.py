@@ -27,10 +27,13 @@ _loading: threading.Thread | None = None
 
 
 def load_drawing() -> None:
-    """Imports what draws the page, in a thread: while a training computes, there is time."""
+    """Imports what draws the page, in a thread: while a training computes, there is time.
+
+    A process that ends meanwhile waits for it: the interpreter crashes if it ends within an import.
+    """
     global _loading
     if _loading is None:
-        _loading = threading.Thread(target=_import, daemon=True)
+        _loading = threading.Thread(target=_import)
         _loading.start()
 
 

@@ -22,10 +22,10 @@ def prepare_forking() -> None:
 
 
 def begin_loading() -> None:
-    """Loads TensorFlow in a thread, once."""
+    """Loads TensorFlow in a thread, once. A process that ends meanwhile waits for it, as for what draws a page."""
     global _loading
     if _loading is None:
-        _loading = threading.Thread(target=load_now, daemon=True)
+        _loading = threading.Thread(target=load_now)
         _loading.start()
 
 
