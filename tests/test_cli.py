@@ -222,10 +222,12 @@ def started(folder: Path, output: Path) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
-def test_ctrl_c_while_something_is_imported_ends_with_130() -> None:
+def test_ctrl_c_while_something_is_imported_ends_with_130(tmp_path: Path) -> None:
     interrupted = "exec('import signal; signal.raise_signal(signal.SIGINT)')"  # a dataclass, say, is made by such an exec
-    program = f"from mnist_tuner import cli\ncli.app = lambda **_: {interrupted}\ncli.main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment(), timeout=DEADLINE, check=False)
+    (tmp_path / "begun.py").write_text(f"from mnist_tuner import cli\ncli.app = lambda **_: {interrupted}\ncli.main()\n")
+    command = [sys.executable, "-m", "begun"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(command, capture_output=True, env=environment(PYTHONPATH=path), timeout=DEADLINE, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
 
 
