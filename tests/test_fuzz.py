@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 import json
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +19,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -403,6 +407,93 @@ def test_a_file_of_arrays(content: bytes, folder: Path) -> None:
     if data is not None:
         assert len(data.train_images) == len(data.train_labels)
         assert data.test_labels.max() < data.classes
+
+
+def check_data(path: Path) -> None:
+    """Data is read whole, or refused."""
+    data = answer(lambda: load_dataset(path))
+    if data is not None:
+        assert (len(data.train_images), len(data.test_images)) == (len(data.train_labels), len(data.test_labels))
+        assert max(int(data.train_labels.max()), int(data.test_labels.max())) < data.classes
+
+
+ROWS = [["label", *(f"pixel{number}" for number in range(4))], *([f"{row % 3}", *"0139"] for row in range(12))]
+CELLS = st.sampled_from(["", "a", "-1", "256", "1e400", "nan", "0.5", "7" * 400, '"', '"a\nb"', "\x00", "é", "1,2", ";", "=1+1"])
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """CSV that is nearly right."""
+    rows = [list(row) for row in ROWS]
+    for _ in range(draw(st.integers(0, 3))):
+        row = rows[draw(st.integers(0, len(rows) - 1))]
+        row[draw(st.integers(0, len(row) - 1))] = draw(CELLS)
+    whole = "\n".join(map(draw(st.sampled_from([",", ";", "\t", " "])).join, rows)).encode()
+    return draw(st.one_of(st.just(whole), damaged(whole)))
+
+
+@tried(200)
+@given(content=tables())
+def test_a_table_of_images(content: bytes, folder: Path) -> None:
+    (folder / "data.csv").write_bytes(content)
+    check_data(folder / "data.csv")
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    """A file of Parquet."""
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content)
+    return content.getvalue()
+
+
+@tried(200)
+@given(data=st.data())
+def test_a_file_of_parquet(data: st.DataObject, folder: Path) -> None:
+    pixels: dict[str, Any] = {name: [0, 1, 3, 9] * 3 for name in ROWS[0][1:]}
+    stored = {"image": [{"bytes": pictures()[0], "path": None}] * 12}
+    columns = {"label": [0, 1, 2] * 4, **data.draw(st.sampled_from([pixels, stored]))}
+    for _ in range(data.draw(st.integers(0, 2))):
+        odd = data.draw(st.sampled_from([[None], [""], [1.5], [b"x"], [[1, 2]], [{"bytes": b"x"}], [2**40], [float("nan")]]))
+        columns[data.draw(st.sampled_from(sorted(columns)))] = odd * 12
+    content = parquet(columns)
+    (folder / "data.parquet").write_bytes(data.draw(st.one_of(st.just(content), damaged(content))))
+    check_data(folder / "data.parquet")
+
+
+@st.composite
+def packed(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Archives of files that are nearly right, in odd places."""
+    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    files = {name: idx(IMAGES if "images" in name else LABELS) for name in names}
+    for _ in range(draw(st.integers(0, 2))):
+        name = draw(st.sampled_from(names))
+        where = draw(st.sampled_from(["../", "/", "a/b/", "a\nb/", "\x1b[31m", "x" * 300, "raw/", "C:\\", "./", ""]))
+        content = files.pop(name, b"")
+        files[where + name] = draw(st.one_of(st.just(content), damaged(content), st.just(gzip.compress(content))))
+    archive = io.BytesIO()
+    kind = draw(st.sampled_from([".zip", ".tar", ".tar.gz"]))
+    if kind == ".zip":
+        with zipfile.ZipFile(archive, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as zipped:
+            for name, content in files.items():
+                zipped.writestr(name, content)
+    else:
+        types = st.sampled_from([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+        with tarfile.open(fileobj=archive, mode="w:gz" if kind == ".tar.gz" else "w") as tarred:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.type = len(content), draw(types)
+                if member.type != tarfile.REGTYPE:
+                    member.linkname = draw(st.sampled_from([*names, "/etc/passwd"]))
+                tarred.addfile(member, io.BytesIO(content))
+    return kind, draw(st.one_of(st.just(archive.getvalue()), damaged(archive.getvalue())))
+
+
+@tried(200)
+@given(archive=packed())
+def test_an_archive(archive: tuple[str, bytes], folder: Path) -> None:
+    kind, content = archive
+    (folder / f"data{kind}").write_bytes(content)
+    check_data(folder / f"data{kind}")
 
 
 @tried(100)
