@@ -1,4 +1,4 @@
-"""Killed at random instants, again and again, commands end as they would, and leave nothing behind.
+"""Killed at random instants, again and again, commands end as they would, and of a run nothing is left behind.
 
 ``MNIST_TUNER_KILLS=50`` kills each command so many times, at other instants each time.
 """
