@@ -11,7 +11,8 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -198,7 +199,8 @@ class CompiledLoop:
         began = time.perf_counter()
         function = tf.function(loop, jit_compile=jit, autograph=False)
         scalars = tf.nest.map_structure(tf.TensorSpec.from_tensor, _arguments(chunk, 0, 0)[1:])
-        program = function.get_concrete_function(chunk.open_signature if any_size else chunk.signature, *scalars)
+        with without_all_reduce():
+            program = function.get_concrete_function(chunk.open_signature if any_size else chunk.signature, *scalars)
         self.trace_seconds += time.perf_counter() - began
         return program
 
@@ -222,6 +224,24 @@ class CompiledLoop:
             return tf.while_loop(proceed, body, (start, tf.constant(-1), tf.constant(0.0)), parallel_iterations=1)
 
         return loop
+
+
+@contextmanager
+def without_all_reduce() -> Iterator[None]:
+    """While something is traced and there is but one replica, its gradients are their own sum.
+
+    Keras's optimizers sum them over all replicas in any case. TensorFlow 2.21 does that by a gradient function of its own, which
+    it never forgets, nor the graph that it is in: some 3 MB of each small net that is trained.
+    """
+    context = None if tf.distribute.has_strategy() else tf.distribute.get_replica_context()
+    if context is None or "all_reduce" in vars(context):
+        yield
+        return
+    context.all_reduce = lambda reduce_op, value, options=None: tf.nest.map_structure(tf.identity, value)
+    try:
+        yield
+    finally:
+        del context.all_reduce
 
 
 def _arguments(chunk: Chunk, start: int, stop: int) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mnist_tuner.trainer.compiled import without_all_reduce
 from mnist_tuner.trainer.hooks import ModuleHooks
 from mnist_tuner.trainer.module_state import logging_from
 
@@ -47,7 +48,8 @@ def make_variables(module: ModuleHooks, step: Callable[..., Any], *arguments: An
         with _explained(module, step), tf.variable_creator_scope(make):
             call_step(step, *arguments)
 
-    tf.function(run, autograph=False).get_concrete_function(*tf.nest.map_structure(tf.type_spec_from_value, arguments))
+    with without_all_reduce():
+        tf.function(run, autograph=False).get_concrete_function(*tf.nest.map_structure(tf.type_spec_from_value, arguments))
 
 
 def call_step(step: Callable[..., Any], *arguments: Any) -> Any:

@@ -73,6 +73,17 @@ def test_ten_further_fits_of_new_trainers_trace_nothing(make: Callable[[], Any],
     assert [fit() for _ in range(10)] == [(seconds, kept)] * 10
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("make", [compiled, Net])
+def test_fits_of_new_models_leave_no_graph_behind(make: Callable[[], Any], jit_compile: bool, quiet: Quiet) -> None:
+    def fit() -> int:
+        quiet(jit_compile=jit_compile).fit(make(), data(), data())
+        return graphs()
+
+    first = fit()
+    assert [fit() for _ in range(3)] == [first] * 3
+
+
 def test_a_model_is_traced_once_for_the_trainer_and_for_fit_keras_model(quiet: Quiet) -> None:
     model = compiled()
     fit_keras_model(model, X, Y, batch_size=16, shuffle=False)
